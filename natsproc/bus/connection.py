@@ -1,0 +1,367 @@
+"""One NATS connection, with what all of bus/ needs on top: replies, JetStream's API, and errors that say why.
+
+nats-py reports a denied permission as a time-out and tells the reason only to its error callback; here
+both meet, so that a denial is `NotAllowed` and a dead server is `NoServer`. Protocol: section 7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from natsproc.errors import Closed, Error, NoServer, NotAllowed, ServerUnfit, TimedOut
+from natsproc.protocol.messages import decode_object, encode
+from natsproc.protocol.names import client_inbox, new_token, node_inbox
+
+OLDEST = (2, 11)
+CONNECT_TIMEOUT = 5.0
+REQUEST_TIMEOUT = 5.0
+
+_VIOLATION = re.compile(r"permissions violation for (publish|subscription) to \\?\"([^\"\\]+)", re.IGNORECASE)
+
+Headers = dict[str, str]
+Handler = Callable[[Msg], Awaitable[None]]
+
+
+class ApiError(Error):
+    """JetStream's API answered with an error. `code` is like HTTP's, `err_code` is the server's own."""
+
+    def __init__(self, subject: str, error: dict[str, Any]) -> None:
+        self.code = int(error.get("code", 0))
+        self.err_code = int(error.get("err_code", 0))
+        self.description = str(error.get("description", ""))
+        super().__init__(f"JetStream refused {subject}: {self.description} ({self.err_code or self.code})")
+
+
+class NoResponders(Error):
+    """Nobody listens on the subject of a request."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Which server, and as whom."""
+
+    servers: tuple[str, ...]
+    creds: str | None = None  #: path of a .creds file
+    sender: str = "anonymous"  #: the name in the credential, or a claimed one
+    verified: bool = False  #: whether the server pins the sender by permission
+    options: dict[str, Any] = field(default_factory=dict)  #: user, password, token, tls … for nats-py
+    domain: str | None = None  #: JetStream domain
+    origin: str = ""  #: for people: where this choice came from, as in "NATS_URL"
+
+
+class Connection:
+    """A NATS connection that lives on the I/O thread. Everything here runs there."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.sender = endpoint.sender
+        self.nc = Client()
+        self.closed = asyncio.Event()
+        self._up = asyncio.Event()
+        self._token = new_token(12)
+        self._api = f"$JS.{endpoint.domain}.API" if endpoint.domain else "$JS.API"
+        self._waiting: dict[str, Callable[[Msg | Exception], None]] = {}
+        self._denials: dict[str, list[Callable[[NotAllowed], None]]] = {}
+        self._reconnected: list[Callable[[], None]] = []
+        self._disconnected: list[Callable[[], None]] = []
+        self._last_error = ""
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint, timeout: float = CONNECT_TIMEOUT) -> Connection:
+        """Connect. Raises: NoServer, NotAllowed (bad credentials), ServerUnfit."""
+        self = cls(endpoint)
+        try:
+            async with asyncio.timeout(timeout):
+                await self.nc.connect(
+                    servers=list(endpoint.servers),
+                    name=f"natsproc {endpoint.sender}",
+                    user_credentials=endpoint.creds,
+                    inbox_prefix=client_inbox(endpoint.sender).encode(),
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnect,
+                    reconnected_cb=self._on_reconnect,
+                    closed_cb=self._on_closed,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.1,  # type: ignore[arg-type]
+                    connect_timeout=2,
+                    ping_interval=10,
+                    max_outstanding_pings=2,
+                    pending_size=16 * 1024 * 1024,
+                    **endpoint.options,
+                )
+        except (OSError, TimeoutError, nats.errors.Error, ValueError) as error:
+            await self._abandon()
+            raise self._connect_error(error) from None
+        self._up.set()
+        if self.server_version < OLDEST:
+            version = self.nc.connected_server_version
+            await self.close()
+            raise ServerUnfit(
+                f"nats-server at {self.url} is too old ({version}): natsproc needs 2.11 or later, "
+                "for expiring leases"
+            )
+        for prefix in (client_inbox(self.sender), node_inbox(self.sender)):
+            await self.nc.subscribe(f"{prefix}.{self._token}.>", cb=self._on_reply)
+        return self
+
+    async def _abandon(self) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await self.nc.close()
+        except (TimeoutError, OSError, nats.errors.Error):
+            pass
+
+    def _connect_error(self, error: Exception) -> Error:
+        text = f"{self._last_error} {error}".lower()
+        where = ", ".join(self.endpoint.servers) + (
+            f" ({self.endpoint.origin})" if self.endpoint.origin else ""
+        )
+        if "authorization" in text or "authentication" in text or "expired" in text:
+            return NotAllowed(
+                f"the nats-server at {where} does not accept these credentials; "
+                "name others with --creds, or a context with --context"
+            )
+        detail = self._last_error or str(error) or "no answer"
+        return NoServer(
+            f"no nats-server answers at {where}: {detail}. Start one with `natsproc up`, or name another with "
+            "--server, --context or NATS_URL"
+        )
+
+    @property
+    def url(self) -> str:
+        """The server that it is connected to, without credentials."""
+        parsed = self.nc.connected_url
+        return (
+            f"{parsed.scheme}://{parsed.hostname}:{parsed.port}"
+            if parsed
+            else ", ".join(self.endpoint.servers)
+        )
+
+    @property
+    def server_version(self) -> tuple[int, int]:
+        version = self.nc.connected_server_version
+        return (version.major, version.minor)
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes that the server takes in one message."""
+        return int(self.nc.max_payload)
+
+    @property
+    def connected(self) -> bool:
+        return self._up.is_set()
+
+    async def wait_connected(self) -> None:
+        """Return when there is a connection. Raises: Closed."""
+        if self.closed.is_set():
+            raise Closed("the connection is closed")
+        await self._up.wait()
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` after every reconnect; returns how to stop that."""
+        self._reconnected.append(callback)
+        return lambda: self._reconnected.remove(callback) if callback in self._reconnected else None
+
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` whenever the connection is lost; returns how to stop that."""
+        self._disconnected.append(callback)
+        return lambda: self._disconnected.remove(callback) if callback in self._disconnected else None
+
+    # nats-py's read loop dies with an error callback that raises, so these four never do
+    async def _on_error(self, error: Exception) -> None:
+        self._last_error = str(error)
+        found = _VIOLATION.search(str(error))
+        if not found:
+            return
+        operation = "publish" if found[1].lower() == "publish" else "subscribe"
+        denial = NotAllowed(
+            f"{self.sender} may not {operation} {'to ' if operation == 'publish' else ''}{found[2]} "
+            f"on {self.url}: ask for a grant that covers it",
+            subject=found[2],
+            operation=operation,
+        )
+        for tell in self._denials.get(found[2], ())[:]:
+            tell(denial)
+
+    async def _on_disconnect(self) -> None:
+        self._up.clear()
+        for callback in self._disconnected[:]:
+            callback()
+
+    async def _on_reconnect(self) -> None:
+        self._up.set()
+        for callback in self._reconnected[:]:
+            callback()
+
+    async def _on_closed(self) -> None:
+        self.closed.set()
+        self._up.set()
+        for tell in list(self._waiting.values()):
+            tell(Closed("the connection is closed"))
+
+    @asynccontextmanager
+    async def denials(self, subject: str, tell: Callable[[NotAllowed], None]) -> AsyncIterator[None]:
+        """While inside, `tell` hears when the server denies this very subject."""
+        self._denials.setdefault(subject, []).append(tell)
+        try:
+            yield
+        finally:
+            self._denials[subject].remove(tell)
+            if not self._denials[subject]:
+                del self._denials[subject]
+
+    async def _on_reply(self, msg: Msg) -> None:
+        token = msg.subject.rsplit(".", 1)[1]
+        if tell := self._waiting.get(token):
+            tell(msg)
+
+    @asynccontextmanager
+    async def replies(
+        self, subject: str, *, node: bool = False, limit: int = 0
+    ) -> AsyncIterator[tuple[str, asyncio.Queue[Msg | Exception]]]:
+        """Give a reply subject and the queue of what arrives there: messages, or why none will.
+
+        `node` takes the inbox that no client may publish to. A denial to publish to `subject`, nobody
+        listening there, a lost connection and a closed one arrive as exceptions.
+        """
+        queue: asyncio.Queue[Msg | Exception] = asyncio.Queue(limit)
+        token = new_token(12)
+
+        def tell(item: Msg | Exception) -> None:
+            if isinstance(item, Msg) and not item.data and (item.headers or {}).get("Status") == "503":
+                item = NoResponders(f"nobody listens on {subject}")
+            queue.put_nowait(item)
+
+        def lost() -> None:
+            tell(NoServer(f"the connection to {self.url} was lost before {subject} was answered"))
+
+        self._waiting[token] = tell
+        forget = self.on_disconnect(lost)
+        prefix = node_inbox(self.sender) if node else client_inbox(self.sender)
+        try:
+            async with self.denials(subject, tell):
+                yield f"{prefix}.{self._token}.{token}", queue
+        finally:
+            forget()
+            del self._waiting[token]
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        timeout: float = REQUEST_TIMEOUT,
+        headers: Headers | None = None,
+        node: bool = False,
+    ) -> Msg:
+        """Send a request and return its first reply.
+
+        Raises: NotAllowed, NoResponders, NoServer (the connection was lost meanwhile), TimedOut, Closed.
+        """
+        async with self.replies(subject, node=node) as (reply, queue):
+            await self.publish(subject, payload, reply=reply, headers=headers)
+            try:
+                async with asyncio.timeout(timeout):
+                    item = await queue.get()
+            except TimeoutError:
+                raise TimedOut(f"no answer on {subject} within {timeout:g} s") from None
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def api(
+        self, call: str, body: dict[str, Any] | None = None, *, timeout: float = 5.0
+    ) -> dict[str, Any]:
+        """Call JetStream's API, as in `api("STREAM.INFO.PROC_EVENTS")`.
+
+        Raises: ApiError, ServerUnfit (no JetStream), and what `request` raises.
+        """
+        subject = f"{self._api}.{call}"
+        try:
+            reply = await self.request(
+                subject, b"" if body is None else encode(body), timeout=timeout, node=True
+            )
+        except NoResponders:
+            raise ServerUnfit(
+                f"the nats-server at {self.url} has no JetStream (for this account): natsproc keeps logs in it. "
+                "Start it with -js, or use `natsproc up`"
+            ) from None
+        answer = decode_object(reply.data, subject)
+        if error := answer.get("error"):
+            raise ApiError(subject, error)
+        return answer
+
+    def api_subject(self, call: str) -> str:
+        """The subject of a JetStream API call, domain included."""
+        return f"{self._api}.{call}"
+
+    async def publish(
+        self, subject: str, payload: bytes, *, reply: str = "", headers: Headers | None = None
+    ) -> None:
+        """Publish, without waiting for anything. Raises: Closed, NoServer."""
+        try:
+            await self.nc.publish(subject, payload, reply=reply, headers=dict(headers) if headers else None)
+        except (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError):
+            raise Closed("the connection is closed") from None
+        except nats.errors.OutboundBufferLimitError:
+            raise NoServer(f"not connected to {self.url}, and the outgoing buffer is full") from None
+
+    async def store(
+        self, subject: str, payload: bytes, *, headers: Headers | None = None, timeout: float = 5.0
+    ) -> dict[str, Any]:
+        """Publish one message into a stream and return its acknowledgement (`seq`, `duplicate`).
+
+        Raises: ApiError (a failed compare-and-set has err_code 10071), and what `request` raises;
+        NoResponders means that no stream takes the subject.
+        """
+        reply = await self.request(subject, payload, headers=headers, timeout=timeout, node=True)
+        answer = decode_object(reply.data, subject) if reply.data else {}
+        if error := answer.get("error"):
+            raise ApiError(subject, error)
+        if "seq" not in answer:
+            raise TimedOut(f"{subject}: the stream gave no acknowledgement (no leader?)")
+        return answer
+
+    async def subscribe(
+        self,
+        subject: str,
+        handler: Handler,
+        *,
+        max_messages: int = 65_536,
+        max_bytes: int = 128 * 1024 * 1024,
+    ) -> Subscription:
+        """Subscribe; `handler` is awaited for one message after the other."""
+        return await self.nc.subscribe(
+            subject, cb=handler, pending_msgs_limit=max_messages, pending_bytes_limit=max_bytes
+        )
+
+    async def ping(self, timeout: float = 5.0) -> float:
+        """Make a round trip to the server and return its seconds. Raises: TimedOut, Closed."""
+        started = asyncio.get_running_loop().time()
+        try:
+            await self.nc.flush(timeout=max(1, int(timeout)))
+        except nats.errors.TimeoutError:
+            raise TimedOut(f"the nats-server at {self.url} does not answer within {timeout:g} s") from None
+        except nats.errors.ConnectionClosedError:
+            raise Closed("the connection is closed") from None
+        return asyncio.get_running_loop().time() - started
+
+    async def close(self) -> None:
+        """Send what is pending, for a second at most, and close."""
+        if self.connected and not self.closed.is_set():
+            try:
+                await self.ping(1.0)
+            except Error:
+                pass
+        await self._abandon()
+        await self._on_closed()

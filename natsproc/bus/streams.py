@@ -1,0 +1,165 @@
+"""The streams and buckets of a mesh: what they must look like, and making or checking them. Protocol: section 7.
+
+A stream of our name with settings that we cannot work with is an error that names them, and stays as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from natsproc.errors import MeshMismatch, NoMesh
+from natsproc.protocol.names import Names
+
+from .connection import ApiError, Connection
+
+LEASE_SECONDS = 4
+DEDUPLICATION_SECONDS = 120
+_NOT_FOUND = 10059
+_EXISTS = 10058
+_SECOND = 1_000_000_000
+
+Durability = Literal["file", "memory"]
+
+
+def configurations(
+    names: Names, version: tuple[int, int], *, replicas: int = 1, storage: Durability = "file"
+) -> list[dict[str, Any]]:
+    """The stream configurations that a mesh needs on a server of that version, as JetStream's API takes them."""
+    p = names.prefix
+    base: dict[str, Any] = {
+        "storage": storage,
+        "num_replicas": replicas,
+        "retention": "limits",
+        "discard": "old",
+    }
+    events = base | {
+        "name": names.event_stream,
+        "subjects": [f"{p}.*.*.events"],
+        "republish": {"src": f"{p}.*.*.events", "dest": f"{p}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.live"},
+        "allow_direct": True,
+        "max_consumers": 100_000,
+        "duplicate_window": DEDUPLICATION_SECONDS * _SECOND,
+    }
+    if version >= (2, 14):
+        events["allow_batched"] = True
+    inbox = base | {
+        "name": names.inbox_stream,
+        "subjects": [f"{p}.*.*.inbox.*"],
+        "republish": {
+            "src": f"{p}.*.*.inbox.*",
+            "dest": f"{p}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.delivered.{{{{wildcard(3)}}}}",
+        },
+        "allow_direct": True,
+        "max_consumers": 100_000,
+        "duplicate_window": DEDUPLICATION_SECONDS * _SECOND,
+    }
+    registry = _bucket(base, names.registry) | {
+        "republish": {
+            "src": f"$KV.{names.registry}.*.*",
+            "dest": f"{p}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.record",
+        }
+    }
+    leases = _bucket(base, names.leases) | {
+        "republish": {"src": f"$KV.{names.leases}.*", "dest": f"{p}._nodes.{{{{wildcard(1)}}}}.lease"},
+        "allow_msg_ttl": True,
+        "subject_delete_marker_ttl": 60 * _SECOND,
+    }
+    return [events, inbox, _bucket(base, names.claims), registry, _bucket(base, names.ended), leases]
+
+
+def _bucket(base: dict[str, Any], name: str) -> dict[str, Any]:
+    """A bucket as nats-py's and the `nats` CLI's KV understand it (ADR-8)."""
+    return base | {
+        "name": f"KV_{name}",
+        "subjects": [f"$KV.{name}.>"],
+        "max_msgs_per_subject": 1,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "discard": "new",
+        "allow_direct": True,
+        "max_consumers": 100_000,
+    }
+
+
+# What an operator may choose without breaking us; everything else has to be as configured.
+_FREE = {"storage", "num_replicas", "max_consumers", "duplicate_window"}
+
+
+def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """What in `found` we cannot work with, one sentence each."""
+    wrong = []
+    for key, value in wanted.items():
+        if key in _FREE:
+            continue
+        actual = found.get(key)
+        if isinstance(value, dict):
+            actual = {k: v for k, v in (actual or {}).items() if k in value}
+        if (actual or None) != (value or None):
+            wrong.append(f"{key} is {actual!r}, not {value!r}")
+    return wrong
+
+
+async def inspect(connection: Connection, name: str) -> dict[str, Any] | None:
+    """A stream's configuration and state, or None where there is no such stream."""
+    try:
+        return await connection.api(f"STREAM.INFO.{name}")
+    except ApiError as error:
+        if error.err_code == _NOT_FOUND:
+            return None
+        raise
+
+
+async def check(connection: Connection, names: Names) -> None:
+    """Make sure that the mesh is there and as we need it.
+
+    Raises: NoMesh, naming what to run; MeshMismatch, naming the setting; ServerUnfit without JetStream.
+    """
+    wanted = configurations(names, connection.server_version)
+    found = await asyncio.gather(*(inspect(connection, config["name"]) for config in wanted))
+    missing = [config["name"] for config, info in zip(wanted, found, strict=True) if info is None]
+    if missing:
+        raise NoMesh(
+            f"the nats-server at {connection.url} has no mesh {names.prefix!r} yet "
+            f"(missing: {', '.join(missing)}): `natsproc setup` makes it"
+        )
+    for config, info in zip(wanted, found, strict=True):
+        assert info is not None
+        _refuse_mismatch(config, info["config"])
+
+
+def _refuse_mismatch(wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    if wrong := differences(wanted, found):
+        raise MeshMismatch(
+            f"stream {wanted['name']} exists with settings that natsproc cannot work with, and was left alone: "
+            f"{'; '.join(wrong)}. Change it, or use another mesh with --prefix"
+        )
+
+
+async def setup(
+    connection: Connection, names: Names, *, replicas: int = 1, storage: Durability = "file"
+) -> list[str]:
+    """Make what the mesh lacks, and return the names of what was made.
+
+    What exists is checked and never altered, with one exception: after a server upgrade, fast ingest is
+    allowed on our own event stream. Raises: MeshMismatch, NotAllowed, ServerUnfit.
+    """
+    made = []
+    for config in configurations(names, connection.server_version, replicas=replicas, storage=storage):
+        info = await inspect(connection, config["name"])
+        if info is None:
+            try:
+                info = await connection.api(f"STREAM.CREATE.{config['name']}", config, timeout=10)
+                made.append(config["name"])
+            except ApiError as error:
+                if error.err_code != _EXISTS:  # somebody else was faster
+                    raise
+                info = await connection.api(f"STREAM.INFO.{config['name']}")
+        elif config.get("allow_batched") and differences(config, info["config"]) == [
+            "allow_batched is None, not True"
+        ]:
+            info = await connection.api(
+                f"STREAM.UPDATE.{config['name']}", info["config"] | {"allow_batched": True}
+            )
+        _refuse_mismatch(config, info["config"])
+    return made

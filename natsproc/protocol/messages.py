@@ -1,0 +1,497 @@
+"""What goes over the wire, as small immutable classes with their JSON forms. Protocol: sections 2 to 6.
+
+JSON by pydantic_core, which is a dependency already and four times as fast as `json`. Unknown fields are
+kept or ignored, never an error: a newer natsproc may share the mesh.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from natsproc.errors import BadPayload
+
+from .names import Address
+
+Json = Any
+
+MARK: Final = "mark"
+EXITED: Final = "exited"
+
+LIFECYCLE: Final = frozenset(
+    {
+        "mark", "started", "restarted", "recovered", "paused", "resumed", "interrupted", "cancelled", "killed",
+        "refused", "received", "asked", "answered", "checkpointed", "dropped", "failed", "exited",
+    }
+)  # fmt: skip
+"""Event types that only natsproc writes."""
+
+NOTICES: Final = frozenset({"gap", "takeover", "caught_up", "unreachable", "ended"})
+"""Types of what a reader says by itself; no event may use one."""
+
+
+def encode(value: Json, what: str = "data") -> bytes:
+    """Write any JSON value, or a pydantic model, as bytes. Raises: BadPayload."""
+    try:
+        return to_json(value, inf_nan_mode="null")
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        raise BadPayload(f"{what} cannot be sent as JSON: {error}") from None
+
+
+def decode(payload: bytes, what: str = "message") -> Json:
+    """Read JSON from bytes. Raises: BadPayload."""
+    try:
+        return from_json(payload)
+    except ValueError as error:
+        raise BadPayload(f"{what} is not JSON: {error}") from None
+
+
+def decode_object(payload: bytes, what: str = "message") -> dict[str, Any]:
+    """Read a JSON object from bytes. Raises: BadPayload."""
+    value = decode(payload, what)
+    if not isinstance(value, dict):
+        raise BadPayload(f"{what} is not a JSON object")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """From where a tail goes on: the entry shown last. Its text is opaque to everyone else."""
+
+    position: int  #: sequence in the event stream
+    epoch: int
+    run: int
+    offset: int
+
+    def __str__(self) -> str:
+        raw = f"1.{self.position}.{self.epoch}.{self.run}.{self.offset}"
+        return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Read what `str` wrote. Raises: BadPayload."""
+        try:
+            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+            version, *numbers = raw.split(".")
+            position, epoch, run, offset = (int(number) for number in numbers)
+        except (ValueError, binascii.Error):
+            version = ""
+        if version != "1" or min(position, epoch, run, offset) < 0:
+            raise BadPayload(f"{text[:40]!r} is not a cursor; take one from `natsproc tail -o json`")
+        return cls(position, epoch, run, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of a process's log that counts."""
+
+    offset: int  #: 1, 2, 3 … without holes, across epochs and runs
+    epoch: int
+    run: int
+    time: str  #: the owner's clock, RFC 3339, UTC, milliseconds
+    type: str
+    data: Json = None
+    cause: str | None = None  #: id of the command or message that led to it
+    position: int = 0  #: sequence in the event stream; 0 until it is read from there
+    address: Address | None = None
+
+    @property
+    def cursor(self) -> str:
+        """The token with which a tail goes on behind this event."""
+        return str(Cursor(self.position, self.epoch, self.run, self.offset))
+
+    @property
+    def terminal(self) -> bool:
+        """Whether this event ends its run."""
+        return self.type == EXITED
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that `natsproc tail -o json` prints."""
+        line: dict[str, Any] = {
+            "offset": self.offset,
+            "epoch": self.epoch,
+            "run": self.run,
+            "time": self.time,
+            "type": self.type,
+            "data": self.data,
+        }
+        if self.cause is not None:
+            line["cause"] = self.cause
+        line["cursor"] = self.cursor
+        return line
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the reader itself has to say: never stored, never numbered."""
+
+    type: Literal["gap", "takeover", "caught_up", "unreachable", "ended"]
+    data: dict[str, Any] = field(default_factory=dict)
+    address: Address | None = None
+    cursor: str = ""  #: of the event before it
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": self.type, "data": self.data, "cursor": self.cursor}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stored message on an events subject, before anyone decided whether it counts.
+
+    A mark has offset 0. An entry that cannot be read as one of ours has epoch 0 and so never counts.
+    """
+
+    epoch: int
+    run: int
+    offset: int
+    time: str
+    type: str
+    data: Json
+    cause: str | None = None
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Entry:
+        """Read an entry; garbage becomes an entry that cannot count, never an exception."""
+        try:
+            raw = from_json(payload)
+            epoch, run, offset = raw["epoch"], raw["run"], raw.get("offset", 0)
+            if not (type(epoch) is type(run) is type(offset) is int) or epoch < 1 or offset < 0:
+                return UNREADABLE
+            kind = raw["type"]
+            if not isinstance(kind, str) or (kind == MARK) != (offset == 0):
+                return UNREADABLE
+            return cls(epoch, run, offset, str(raw.get("time", "")), kind, raw.get("data"), raw.get("cause"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return UNREADABLE
+
+    @property
+    def is_mark(self) -> bool:
+        return self.type == MARK
+
+    def event(self, position: int, address: Address | None = None) -> Event:
+        return Event(
+            self.offset, self.epoch, self.run, self.time, self.type, self.data, self.cause, position, address
+        )
+
+
+UNREADABLE: Final = Entry(0, 0, 0, "", "unreadable", None)
+
+
+def encode_event(
+    offset: int, epoch: int, run: int, time: str, kind: bytes, data: bytes, cause: bytes | None = None
+) -> bytes:
+    """Write an event from parts that are JSON already (`kind` and `cause` with their quotes)."""
+    head = b'{"offset":%d,"epoch":%d,"run":%d,"time":"%s","type":%s,"data":' % (
+        offset, epoch, run, time.encode(), kind,
+    )  # fmt: skip
+    return head + data + (b"}" if cause is None else b',"cause":' + cause + b"}")
+
+
+def encode_mark(epoch: int, run: int, time: str, nonce: str, node: str) -> bytes:
+    """Write the mark that makes an epoch's place in the log."""
+    return encode(
+        {"epoch": epoch, "run": run, "time": time, "type": MARK, "data": {"nonce": nonce, "node": node}}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where an epoch begins in the log. Everything behind it from another epoch is void."""
+
+    epoch: int
+    run: int
+    offset: int  #: the first offset of the epoch
+    position: int  #: of the mark
+
+    def to_json(self) -> list[int]:
+        return [self.epoch, self.run, self.offset, self.position]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The record that says who owns an id; changed by compare-and-set only. Protocol: section 4.
+
+    `epoch` is 0 while the record does not carry it, which means: the revision of the record itself.
+    """
+
+    nonce: str
+    node: str
+    epoch: int = 0
+    run: int = 1
+    ended: bool = False  #: a hint, the log decides
+    cuts: tuple[Cut, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def epoch_at(self, revision: int) -> int:
+        """The fencing token of this claim, given the revision under which it was read."""
+        return self.epoch or revision
+
+    def to_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            **self.extra,
+            "nonce": self.nonce,
+            "node": self.node,
+            "run": self.run,
+            "ended": self.ended,
+            "cuts": [cut.to_json() for cut in self.cuts],
+        }
+        if self.epoch:
+            record["epoch"] = self.epoch
+        return record
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Claim:
+        """Read a claim record. Raises: BadPayload."""
+        raw = decode_object(payload, "claim record")
+        try:
+            cuts = tuple(Cut(*(int(number) for number in cut)) for cut in raw.pop("cuts", ()))
+            return cls(
+                nonce=str(raw.pop("nonce")),
+                node=str(raw.pop("node")),
+                epoch=int(raw.pop("epoch", 0)),
+                run=int(raw.pop("run", 1)),
+                ended=bool(raw.pop("ended", False)),
+                cuts=cuts,
+                extra=raw,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadPayload(f"claim record is not one of ours: {error!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a controller asks of an owner. Protocol: section 5."""
+
+    id: str
+    verb: str  #: ping inspect interrupt pause resume cancel kill answer
+    sender: str = ""  #: the subject's last token; never from the payload
+    reason: str = ""
+    message: Json = None
+    epoch: int | None = None  #: valid for this epoch only
+    hard: bool = False
+    grace: float | None = None  #: seconds between asking and forcing
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        raw: dict[str, Any] = {"id": self.id, "verb": self.verb}
+        for name in ("reason", "message", "epoch", "grace", "data"):
+            value = getattr(self, name)
+            if value not in (None, "", {}):
+                raw[name] = value
+        if self.hard:
+            raw["hard"] = True
+        return raw
+
+    @classmethod
+    def parse(cls, payload: bytes, sender: str) -> Command:
+        """Read a command that came under `sender`. Raises: BadPayload."""
+        raw = decode_object(payload, "command")
+        try:
+            grace, epoch, data = raw.get("grace"), raw.get("epoch"), raw.get("data") or {}
+            if not isinstance(data, dict) or not isinstance(raw["id"], str) or len(raw["id"]) > 128:
+                raise BadPayload("command has a bad id or data")
+            return cls(
+                id=raw["id"],
+                verb=str(raw["verb"]),
+                sender=sender,
+                reason=str(raw.get("reason", "")),
+                message=raw.get("message"),
+                epoch=None if epoch is None else int(epoch),
+                hard=bool(raw.get("hard", False)),
+                grace=None if grace is None else float(grace),
+                data=data,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadPayload(f"command is not one of ours: {error!r}") from None
+
+
+Status = Literal["accepted", "applied", "refused", "too_late", "unconfirmed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer to a command: first `accepted` by the node, then what became of it."""
+
+    command: str  #: id of the command
+    verb: str
+    status: Status
+    why: str = ""  #: for people: why it was refused or too late, or what is not certain
+    sender: str = ""  #: as whom the owner saw the controller
+    node: str = ""
+    epoch: int = 0
+    offset: int = 0  #: the event that records it; 0 where the log need not know (ping, inspect)
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def applied(self) -> bool:
+        return self.status == "applied"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "command": self.command,
+            "verb": self.verb,
+            "status": self.status,
+            "why": self.why,
+            "sender": self.sender,
+            "node": self.node,
+            "epoch": self.epoch,
+            "offset": self.offset,
+            "data": self.data,
+        }
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Receipt:
+        """Read a receipt; a status of a newer version counts as `refused`. Raises: BadPayload."""
+        raw = decode_object(payload, "receipt")
+        try:
+            status = raw["status"]
+            known = status in ("accepted", "applied", "refused", "too_late", "unconfirmed")
+            return cls(
+                command=str(raw["command"]),
+                verb=str(raw["verb"]),
+                status=status if known else "refused",
+                why=str(raw.get("why", "")) if known else f"unknown status {status!r}",
+                sender=str(raw.get("sender", "")),
+                node=str(raw.get("node", "")),
+                epoch=int(raw.get("epoch", 0)),
+                offset=int(raw.get("offset", 0)),
+                data=raw.get("data") or {},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadPayload(f"receipt is not one of ours: {error!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something sent to a process's inbox. `position` orders it, per sender."""
+
+    id: str
+    sender: str
+    data: Json
+    time: str = ""
+    position: int = 0
+    kind: str = "message"  #: `message`, or `eof` for the end of a wrapped command's input
+    reply: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        raw: dict[str, Any] = {"id": self.id, "time": self.time, "data": self.data}
+        if self.kind != "message":
+            raw["kind"] = self.kind
+        if self.reply:
+            raw["reply"] = self.reply
+        return raw
+
+    @classmethod
+    def parse(cls, payload: bytes, sender: str, position: int) -> Message:
+        """Read a message; one that is not JSON of ours arrives as text, from any NATS client."""
+        try:
+            raw = from_json(payload)
+        except ValueError:
+            raw = None
+        if not isinstance(raw, dict) or "id" not in raw or "data" not in raw:
+            data = raw if raw is not None else payload.decode("utf-8", "replace")
+            return cls(f"p{position}", sender, data, position=position)
+        return cls(
+            id=str(raw["id"]),
+            sender=sender,
+            data=raw["data"],
+            time=str(raw.get("time", "")),
+            position=position,
+            kind=str(raw.get("kind", "message")),
+            reply=str(raw.get("reply", "")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the registry says of a process; written when it changes, by its owner."""
+
+    address: Address
+    kind: str
+    node: str
+    epoch: int
+    run: int
+    state: str  #: running, paused, waiting; completed, failed, interrupted, cancelled, killed once ended
+    started: str
+    updated: str
+    labels: dict[str, str] = field(default_factory=dict)
+    parent: str = ""
+    title: str = ""  #: what it runs, for people
+    pty: bool = False
+    code: int | None = None  #: exit code once ended
+    ended: str = ""  #: time of the terminal event
+
+    def to_json(self) -> dict[str, Any]:
+        raw: dict[str, Any] = {
+            "namespace": self.address.namespace,
+            "id": self.address.id,
+            "kind": self.kind,
+            "node": self.node,
+            "epoch": self.epoch,
+            "run": self.run,
+            "state": self.state,
+            "started": self.started,
+            "updated": self.updated,
+            "labels": self.labels,
+        }
+        for name in ("parent", "title", "pty", "ended"):
+            if value := getattr(self, name):
+                raw[name] = value
+        if self.code is not None:
+            raw["code"] = self.code
+        return raw
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Record:
+        """Read a registry record. Raises: BadPayload."""
+        raw = decode_object(payload, "registry record")
+        try:
+            code = raw.get("code")
+            return cls(
+                address=Address(str(raw["namespace"]), str(raw["id"])),
+                kind=str(raw["kind"]),
+                node=str(raw["node"]),
+                epoch=int(raw["epoch"]),
+                run=int(raw["run"]),
+                state=str(raw["state"]),
+                started=str(raw["started"]),
+                updated=str(raw["updated"]),
+                labels={str(key): str(value) for key, value in (raw.get("labels") or {}).items()},
+                parent=str(raw.get("parent", "")),
+                title=str(raw.get("title", "")),
+                pty=bool(raw.get("pty", False)),
+                code=None if code is None else int(code),
+                ended=str(raw.get("ended", "")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadPayload(f"registry record is not one of ours: {error!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a node says of itself with every renewal."""
+
+    node: str
+    host: str
+    pid: int
+    version: str
+    started: str
+    processes: int = 0
+    load: float = 0.0  #: one-minute load average of the host
+    goodbye: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Lease:
+        """Read a lease. Raises: BadPayload."""
+        raw = decode_object(payload, "lease")
+        try:
+            return cls(**{name: raw[name] for name in cls.__slots__ if name in raw})
+        except TypeError as error:
+            raise BadPayload(f"lease is not one of ours: {error}") from None

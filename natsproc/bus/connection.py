@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,7 @@ class Connection:
         self.sender = endpoint.sender
         self.nc = Client()
         self.closed = asyncio.Event()
+        self.reads = asyncio.Semaphore(2)  #: long reads of a stream take turns (history.py)
         self._up = asyncio.Event()
         self._token = new_token(12)
         self._api = f"$JS.{endpoint.domain}.API" if endpoint.domain else "$JS.API"
@@ -344,6 +345,11 @@ class Connection:
         return await self.nc.subscribe(
             subject, cb=handler, pending_msgs_limit=max_messages, pending_bytes_limit=max_bytes
         )
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription; what it has not handed over yet is dropped. The connection may be gone already."""
+        with suppress(nats.errors.Error):
+            await subscription.unsubscribe()
 
     async def ping(self, timeout: float = 5.0) -> float:
         """Make a round trip to the server and return its seconds. Raises: TimedOut, Closed."""

@@ -5,16 +5,16 @@ nats-py's own key-value store can't renew with a TTL, and its watchers miss an e
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from natsproc.errors import Error
 
 from .connection import ApiError, Connection, Headers
+from .history import History, StoredEntry
 
 _WRONG_LAST_SEQUENCE = 10071
-_NO_MESSAGE = 10037
+_PASSES = 10
 _OPERATION = "KV-Operation"
 _REASON = "Nats-Marker-Reason"
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -54,7 +54,7 @@ def marker_of(headers: Mapping[str, str]) -> str:
 
 
 def parse_change(payload: bytes, headers: Mapping[str, str] | None) -> Change:
-    """Read a message that a bucket's stream republished or gave to a direct get.
+    """Read a message that a bucket's stream republished.
 
     The key comes from the header that the server adds, because the republish subject is another one.
     Raises: KeyError or ValueError, if the message did not come from a stream.
@@ -65,10 +65,9 @@ def parse_change(payload: bytes, headers: Mapping[str, str] | None) -> Change:
     return Change(key, payload, sequence, stamp, marker_of(headers))
 
 
-def parse_raw_headers(block: bytes) -> Headers:
-    """Read a header block as `STREAM.MSG.GET` returns it."""
-    lines = (line.partition(":") for line in block.decode("utf-8", "replace").split("\r\n")[1:])
-    return {name.strip(): value.strip() for name, colon, value in lines if colon}
+def _change(entry: StoredEntry) -> Change:
+    key = entry.subject.split(".", 2)[2]
+    return Change(key, entry.payload, entry.position, entry.time, marker_of(entry.headers or {}))
 
 
 class Bucket:
@@ -77,7 +76,7 @@ class Bucket:
     def __init__(self, connection: Connection, name: str) -> None:
         self.connection = connection
         self.name = name
-        self.stream = f"KV_{name}"
+        self._history = History(connection, f"KV_{name}")
 
     def subject(self, key: str) -> str:
         return f"$KV.{self.name}.{key}"
@@ -88,29 +87,31 @@ class Bucket:
         With `leader` it is what was last acknowledged to anybody; without, a replica may answer with less,
         but faster. Raises: what `Connection.request` raises.
         """
-        change = await (self._leader_change(key) if leader else self._direct_change(key))
-        return change and change.value
+        read = self._history.last_from_leader if leader else self._history.last
+        entry = await read(self.subject(key))
+        return _change(entry).value if entry else None
 
-    async def _direct_change(self, key: str) -> Change | None:
-        subject = self.connection.api_subject(f"DIRECT.GET.{self.stream}.{self.subject(key)}")
-        reply = await self.connection.request(subject, node=True)
-        if "Nats-Sequence" not in (reply.headers or {}):
-            return None
-        return parse_change(reply.data, reply.headers)
+    async def all(self, filter: str = ">") -> dict[str, Value]:
+        """Return what every key holds that the subject filter matches, as `default.*`; 200,000 keys are fine.
 
-    async def _leader_change(self, key: str) -> Change | None:
-        try:
-            answer = await self.connection.api(
-                f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": self.subject(key)}
-            )
-        except ApiError as error:
-            if error.err_code == _NO_MESSAGE:
-                return None
-            raise
-        message = answer["message"]
-        headers = parse_raw_headers(base64.b64decode(message.get("hdrs", "")))
-        payload = base64.b64decode(message.get("data", ""))
-        return Change(key, payload, message["seq"], message["time"], marker_of(headers))
+        A key that holds something all the while is always in it. Raises: ReadFailed, NotAllowed.
+        """
+        values: dict[str, Value] = {}
+        behind = 0
+        # A key that is written while it is read moves to the end, so go on until the end stays where it is.
+        # Each pass is the shorter for the one before; a key that escapes them all is written every millisecond.
+        for _ in range(_PASSES):
+            last = await self._history.last_from_leader(self.subject(filter))
+            if last is None or last.position <= behind:
+                break
+            async for entries in self._history.read(self.subject(filter), behind, last.position):
+                for change in map(_change, entries):
+                    if value := change.value:
+                        values[change.key] = value
+                    else:
+                        values.pop(change.key, None)
+            behind = last.position
+        return values
 
     async def put(self, key: str, value: bytes, ttl: int | None = None) -> int:
         """Write unconditionally and return the revision; `ttl` is in whole seconds, at least 1.
@@ -134,10 +135,10 @@ class Bucket:
         try:
             return await self.update(key, value, 0)
         except Conflict:
-            last = await self._leader_change(key)
-            if last is None or not last.marker:
+            last = await self._history.last_from_leader(self.subject(key))
+            if last is None or not _change(last).marker:
                 raise
-        return await self.update(key, value, last.revision)
+        return await self.update(key, value, last.position)
 
     async def purge(self, key: str, ttl: int | None = None) -> int:
         """Remove the key and its history, leaving a marker, for `ttl` seconds if given. Returns its revision."""

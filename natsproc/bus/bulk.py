@@ -1,0 +1,171 @@
+"""A bounded read of many stored entries through one ephemeral consumer. Protocol: section 7.
+
+Own deliver subject, no acknowledgements, flow control and heartbeats: without flow control the server cuts a
+slow reader off. nats-py's ordered consumer is not used: it loses entries when slow and restarts from the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from natsproc.errors import Error
+from natsproc.protocol.names import new_token, node_inbox
+
+from .connection import Connection
+
+PATIENCE = 5.0  #: seconds without any progress after which a read is given up
+_HEARTBEAT = 500_000_000
+_FORGET_AFTER = 5_000_000_000
+
+
+class ReadFailed(Error):
+    """A read of stored entries broke off. What it gave holds; begin anew behind the last entry."""
+
+
+class StoredEntry(NamedTuple):
+    """One message of a stream."""
+
+    position: int
+    payload: bytes
+    time: str  #: the server's clock, RFC 3339
+    subject: str
+    headers: Mapping[str, str] | None = None
+
+
+def _time(nanoseconds: str) -> str:
+    return datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC).isoformat()
+
+
+class Bulk:
+    """An ephemeral consumer, read up to a position; used with `async with`.
+
+    The server sends at most one window of flow control (2 MB, growing to 32 MB) ahead of what was taken.
+    """
+
+    def __init__(self, connection: Connection, stream: str, subject: str, after: int, upto: int) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._upto = upto
+        self._name = f"natsproc-{new_token()}"
+        self._config = {
+            "name": self._name,
+            "deliver_subject": f"{node_inbox(connection.sender)}.{new_token()}",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": after + 1,
+            "filter_subject": subject,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "flow_control": True,
+            "idle_heartbeat": _HEARTBEAT,
+            "inactive_threshold": _FORGET_AFTER,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        self._subscription: Subscription | None = None
+        self._entries: list[StoredEntry] = []
+        self._number = 0  # of the last message that this consumer delivered
+        self._flow = ""  # a flow-control request that came behind `_entries`
+        self._due = ""  # one whose entries have been given out
+        self._done = False
+        self._failure = ""
+        self._heard = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._forget = self._connection.on_disconnect(lambda: self._fail("the connection was lost"))
+        try:
+            self._subscription = await self._connection.subscribe(
+                str(self._config["deliver_subject"]), self._take
+            )
+            body = {"stream_name": self._stream, "config": self._config}
+            await self._connection.api(f"CONSUMER.CREATE.{self._stream}.{self._name}", body)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._forget()
+        if self._subscription:
+            await self._connection.unsubscribe(self._subscription)
+            # nobody waits for the answer: the server forgets a consumer that nobody hears by itself
+            with suppress(Error):
+                await self._connection.publish(
+                    self._connection.api_subject(f"CONSUMER.DELETE.{self._stream}.{self._name}"), b""
+                )
+
+    async def next(self) -> list[StoredEntry]:
+        """Return the entries that came since, at least one, or none once `upto` is reached.
+
+        Asking again means that the entries before have been dealt with. Raises: ReadFailed.
+        """
+        await self._answer(self._due)
+        self._due = ""
+        while not self._entries:
+            if self._failure:
+                raise ReadFailed(f"{self._stream}: {self._failure}")
+            if self._done:
+                return []
+            await self._answer(self._flow)
+            self._flow = ""
+            self._heard.clear()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._heard.wait()
+            except TimeoutError:
+                self._fail(f"the server sent nothing for {PATIENCE:g} s")
+        taken, self._entries = self._entries, []
+        self._due, self._flow = self._flow, ""
+        return taken
+
+    async def _answer(self, flow: str) -> None:
+        if flow and not self._failure:
+            await self._connection.publish(flow, b"")
+
+    def _fail(self, why: str) -> None:
+        self._failure = self._failure or why
+        self._heard.set()
+
+    async def _take(self, msg: Msg) -> None:
+        if self._done or self._failure:
+            return
+        if msg.reply.startswith("$JS.ACK."):
+            self._take_entry(msg)
+        else:
+            self._take_status(msg.reply, msg.headers or {})
+        self._heard.set()
+
+    def _take_entry(self, msg: Msg) -> None:
+        # $JS.ACK.stream.consumer.deliveries.position.number.time.pending; the newer form has the domain and
+        # the account before the stream, and a token at the end
+        tokens = msg.reply.split(".")
+        first = 5 if len(tokens) < 11 else 7
+        position, number = int(tokens[first]), int(tokens[first + 1])
+        if number != self._number + 1:
+            self._fail(f"entries were lost on the way (the {number}th came after the {self._number}th)")
+            return
+        self._number = number
+        if position <= self._upto:
+            stamp = _time(tokens[first + 2])
+            self._entries.append(StoredEntry(position, msg.data, stamp, msg.subject, msg.headers))
+        self._done = position >= self._upto
+
+    def _take_status(self, reply: str, headers: Mapping[str, str]) -> None:
+        if reply:
+            self._flow = reply
+        elif last := headers.get("Nats-Last-Consumer"):
+            if int(last) != self._number:
+                self._fail(f"entries were lost on the way ({last} sent, {self._number} came)")
+            elif stalled := headers.get("Nats-Consumer-Stalled"):
+                self._flow = stalled
+            else:  # idle: whatever it has passed by is gone from the stream
+                self._done = int(headers["Nats-Last-Stream"]) >= self._upto

@@ -1,0 +1,243 @@
+"""What a stream has stored: bounded reads of a subject, single entries, and the search for an offset.
+
+Short reads are direct gets in chunks, long ones an ephemeral consumer (`bulk.py`). A read gives every entry up
+to where it was asked for, in order, or raises ReadFailed: never less in silence. Protocol: section 3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from natsproc.errors import NoServer, TimedOut
+from natsproc.protocol.messages import Cut, Entry, encode
+
+from .bulk import PATIENCE, Bulk, ReadFailed, StoredEntry
+from .connection import ApiError, Connection, Headers, NoResponders
+
+__all__ = ["History", "ReadFailed", "StoredEntry"]
+
+_CHUNK = 1000  # entries in one direct get, or in one list given to a reader
+_CHUNK_BYTES = 4 * 1024 * 1024  # well below what a server keeps pending before it cuts a client off
+_SUBJECTS = 1000  # the server takes 1,024 in one request
+_NO_MESSAGE = 10037
+_UNAVAILABLE = 503
+
+
+def parse_header_block(block: bytes) -> Headers:
+    """Read a header block as `STREAM.MSG.GET` returns it."""
+    lines = (line.partition(":") for line in block.decode("utf-8", "replace").split("\r\n")[1:])
+    return {name.strip(): value.strip() for name, colon, value in lines if colon}
+
+
+def _entry(msg: Msg) -> StoredEntry | None:
+    """A direct get's reply; None if it is a status. A sender's own `Status` header fools nobody."""
+    headers: Mapping[str, str] = msg.headers or {}
+    if "Nats-Sequence" not in headers:
+        return None
+    position, time = int(headers["Nats-Sequence"]), headers["Nats-Time-Stamp"]
+    return StoredEntry(position, msg.data, time, headers["Nats-Subject"], headers)
+
+
+@contextmanager
+def _read_failures() -> Iterator[None]:
+    """Whatever passes by itself, as a lost connection or a missing leader, is a ReadFailed."""
+    try:
+        yield
+    except (NoServer, TimedOut, NoResponders) as error:
+        raise ReadFailed(f"the log could not be read: {error}") from error
+    except ApiError as error:
+        if error.code != _UNAVAILABLE:
+            raise
+        raise ReadFailed(f"the log could not be read: {error}") from error
+
+
+class History:
+    """Reads of one stream. Direct gets may be answered by a replica that is a little behind its leader."""
+
+    def __init__(self, connection: Connection, stream: str) -> None:
+        self.connection = connection
+        self.stream = stream
+        self._direct = connection.api_subject(f"DIRECT.GET.{stream}")
+
+    async def last(self, subject: str) -> StoredEntry | None:
+        """Return a subject's last entry. Raises: what `Connection.request` raises."""
+        return _entry(await self.connection.request(f"{self._direct}.{subject}", node=True))
+
+    async def first(self, subject: str, at: int = 1) -> StoredEntry | None:
+        """Return a subject's first entry at or behind position `at`. Raises: as `last`."""
+        return await self._get({"seq": max(at, 1), "next_by_subj": subject})
+
+    async def since(self, subject: str, time: str) -> StoredEntry | None:
+        """Return a subject's first entry at or after a time of the server's clock. Raises: as `last`."""
+        return await self._get({"start_time": time, "next_by_subj": subject})
+
+    async def _get(self, body: dict[str, Any]) -> StoredEntry | None:
+        return _entry(await self.connection.request(self._direct, encode(body), node=True))
+
+    async def last_of(self, subjects: Sequence[str]) -> dict[str, StoredEntry]:
+        """Return the last entries of many literal subjects, a thousand a request. Raises: ReadFailed."""
+        found: dict[str, StoredEntry] = {}
+        for start in range(0, len(subjects), _SUBJECTS):
+            body = {"multi_last": list(subjects[start : start + _SUBJECTS]), "max_bytes": _CHUNK_BYTES}
+            pending, behind = 1, 0
+            while pending:
+                entries, pending = await self._batch(body | {"seq": behind + 1} if behind else body)
+                found.update((entry.subject, entry) for entry in entries)
+                behind = entries[-1].position if entries else 0
+        return found
+
+    async def last_from_leader(self, subject: str) -> StoredEntry | None:
+        """Return what was stored last for anybody, not what a replica knows; wildcards may be used.
+
+        Raises: ApiError, and what `Connection.request` raises.
+        """
+        return await self._leader_get({"last_by_subj": subject})
+
+    async def _leader_get(self, body: dict[str, Any]) -> StoredEntry | None:
+        try:
+            message = (await self.connection.api(f"STREAM.MSG.GET.{self.stream}", body))["message"]
+        except ApiError as error:
+            if error.err_code == _NO_MESSAGE:
+                return None
+            raise
+        payload, block = (base64.b64decode(message.get(name, "")) for name in ("data", "hdrs"))
+        headers = parse_header_block(block)
+        return StoredEntry(message["seq"], payload, message["time"], message["subject"], headers)
+
+    async def now(self) -> str:
+        """Return the server's clock, RFC 3339. Raises: what `Connection.request` raises."""
+        return str((await self.connection.api(f"STREAM.INFO.{self.stream}"))["ts"])
+
+    async def read(
+        self, subject: str, after: int = 0, upto: int | None = None
+    ) -> AsyncGenerator[list[StoredEntry], None]:
+        """Give a subject's entries behind position `after` up to `upto`, in order and complete, in lists.
+
+        Without `upto` it goes up to the last entry at the time of the call. It waits for a connection, and two
+        reads fetch at once per connection; memory stays bounded however slowly the lists are taken.
+        Raises: ReadFailed, if the connection is lost, an entry is lost on the way, or nothing moves for five
+        seconds; NotAllowed, Closed.
+        """
+        await self.connection.wait_connected()
+        if upto is None:
+            with _read_failures():
+                last = await self.last_from_leader(subject)
+            upto = last.position if last else 0
+        beyond = False
+        while after < upto:
+            body = {"seq": after + 1, "next_by_subj": subject, "batch": _CHUNK, "max_bytes": _CHUNK_BYTES}
+            async with self.connection.reads:
+                entries, pending = await self._batch(body)
+            wanted = [entry for entry in entries if entry.position <= upto]
+            if wanted:
+                after = wanted[-1].position
+                yield wanted
+            beyond = len(wanted) < len(entries)
+            if beyond or not pending:
+                break
+            if pending > _CHUNK:
+                async with aclosing(self._bulk(subject, after, upto)) as bulk:
+                    async for entries in bulk:
+                        yield entries
+                return
+        if after < upto and not beyond:
+            await self._make_sure(subject, after, upto)
+
+    async def _bulk(self, subject: str, after: int, upto: int) -> AsyncGenerator[list[StoredEntry], None]:
+        with _read_failures():
+            async with Bulk(self.connection, self.stream, subject, after, upto) as bulk:
+                while True:
+                    async with self.connection.reads:
+                        entries = await bulk.next()
+                    if not entries:
+                        return
+                    for start in range(0, len(entries), _CHUNK):
+                        yield entries[start : start + _CHUNK]
+
+    async def _make_sure(self, subject: str, after: int, upto: int) -> None:
+        """A replica knew of no more entries: ask the leader, who knows whether there are any up to `upto`."""
+        with _read_failures():
+            missing = await self._leader_get({"seq": after + 1, "next_by_subj": subject})
+        if missing and missing.position <= upto:
+            raise ReadFailed(f"{self.stream}: a replica is behind and lacks position {missing.position}")
+
+    async def _batch(self, body: dict[str, Any]) -> tuple[list[StoredEntry], int]:
+        """Make one direct get of many entries; also return how many more there are. Raises: ReadFailed."""
+        entries: list[StoredEntry] = []
+        with _read_failures():
+            async with self.connection.replies(self._direct, node=True) as (reply, queue):
+                await self.connection.publish(self._direct, encode(body), reply=reply)
+                while True:
+                    item = await self._next_reply(queue)
+                    headers = item.headers or {}
+                    entry = _entry(item)
+                    if entry is None and headers.get("Status") == "404":
+                        return [], 0
+                    if entry is None and headers.get("Status") != "204":
+                        raise ReadFailed(f"{self.stream}: {headers.get('Description', 'not understood')}")
+                    if int(headers["Nats-Last-Sequence"]) != (entries[-1].position if entries else 0):
+                        raise ReadFailed(f"{self.stream}: an entry was lost on the way")
+                    if entry is None:
+                        return entries, int(headers["Nats-Num-Pending"])
+                    entries.append(entry)
+
+    async def _next_reply(self, queue: asyncio.Queue[Msg | Exception]) -> Msg:
+        if queue.empty():
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    item = await queue.get()
+            except TimeoutError:
+                raise ReadFailed(f"{self.stream}: nothing came for {PATIENCE:g} s") from None
+        else:
+            item = queue.get_nowait()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def find_offset(self, subject: str, offset: int, cuts: Sequence[Cut]) -> int:
+        """Return the position of the entry before `offset`, by binary search among the entries of its epoch.
+
+        The answer is 0 if the log has to be read from its first entry, and the epoch's last event if it has
+        not come as far as `offset`. Void entries and repeats only cost time. Raises: as `last`, ReadFailed.
+        """
+        index = max((i for i, cut in enumerate(cuts) if cut.offset <= offset), default=None)
+        if index is None:
+            return 0
+        cut = cuts[index]
+        low = cut.position
+        if offset == cut.offset:
+            return low
+        if index + 1 < len(cuts):
+            high = cuts[index + 1].position
+        else:
+            last = await self.last(subject)
+            high = last.position + 1 if last else 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            position, found = await self._event_of(subject, cut.epoch, middle, high)
+            if found and found < offset:
+                low = position
+            else:
+                high = middle
+        return low
+
+    async def _event_of(self, subject: str, epoch: int, start: int, end: int) -> tuple[int, int]:
+        """Position and offset of the first event of that epoch in [start, end); zeros if there is none."""
+        first = await self.first(subject, start)
+        entries = [first] if first else []
+        while entries:
+            for stored in entries:
+                if stored.position >= end:
+                    return 0, 0
+                entry = Entry.parse(stored.payload)
+                if entry.epoch == epoch and entry.offset:
+                    return stored.position, entry.offset
+            body = {"seq": entries[-1].position + 1, "next_by_subj": subject}
+            entries, _ = await self._batch(body | {"batch": _CHUNK, "max_bytes": _CHUNK_BYTES})
+        return 0, 0

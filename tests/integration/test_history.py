@@ -1,0 +1,353 @@
+"""Reads of what a stream has stored: each entry once, in order, all of them, or an error that says so."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from harness import OLDEST, running
+from rawlog import RawLog
+
+from natsproc.bus import bulk, streams
+from natsproc.bus.bulk import Bulk
+from natsproc.bus.connection import Connection, Endpoint
+from natsproc.bus.history import History, ReadFailed
+from natsproc.bus.kv import Bucket
+from natsproc.protocol.messages import Entry
+from natsproc.protocol.names import Address, Names
+
+NAMES = Names()
+A, B = Address("default", "a"), Address("default", "b")
+SERVERS = {
+    "oldest": {"version": OLDEST},
+    "newest": {},
+    "newest-v2-acks": {"extra": "feature_flags { js_ack_fc_v2: true }"},
+}
+
+
+@pytest.fixture(params=SERVERS)
+async def mesh(request, tmp_path):
+    with running(tmp_path / "nats", **SERVERS[request.param]) as server:
+        connection = await Connection.open(Endpoint((server.url,), sender="tester"))
+        await streams.setup(connection, NAMES)
+        yield connection
+        await asyncio.wait_for(connection.close(), 10)
+
+
+@pytest.fixture
+def history(connection):
+    return History(connection, NAMES.event_stream)
+
+
+def offsets(entries):
+    return [Entry.parse(entry.payload).offset for entry in entries]
+
+
+async def collect(history, subject, into=None, **options):
+    entries = [] if into is None else into
+    async with aclosing(history.read(subject, **options)) as batches:
+        async for batch in batches:
+            assert batch
+            entries += batch
+    return entries
+
+
+async def consumers(history):
+    info = await history.connection.api(f"STREAM.INFO.{history.stream}")
+    return info["state"]["consumer_count"]
+
+
+async def no_consumers(history):
+    async with asyncio.timeout(4):  # the server would forget it by itself after five seconds
+        while await consumers(history):
+            await asyncio.sleep(0.01)
+
+
+async def test_every_entry_once_in_order_from_anywhere_to_anywhere(mesh):
+    history = History(mesh, NAMES.event_stream)
+    one, other = RawLog(mesh, NAMES, A), RawLog(mesh, NAMES, B)
+    await one.claim()
+    await other.claim()
+    for _ in range(5):
+        await one.emit(700)
+        await other.emit(50)
+    all_of_it = await collect(history, one.subject)
+    assert offsets(all_of_it) == list(range(3501))  # the mark has offset 0
+    assert all(entry.time.startswith("20") and entry.subject == one.subject for entry in all_of_it)
+    positions = [entry.position for entry in all_of_it]
+    for start, end in [
+        (0, 1),
+        (0, 999),
+        (0, 1000),
+        (1, 1001),
+        (0, 2001),
+        (7, 3000),
+        (2600, 3501),
+        (3500, 3501),
+    ]:
+        upto = positions[end - 1]
+        after = positions[start - 1] if start else 0
+        found = await collect(history, one.subject, after=after, upto=upto)
+        assert [entry.position for entry in found] == positions[start:end]
+        assert [entry.payload for entry in found] == [entry.payload for entry in all_of_it[start:end]]
+    assert await collect(history, one.subject, after=positions[-1]) == []
+    assert await collect(history, "proc.default.nobody.events") == []
+    # a bound that is another process's entry is as good
+    assert len(await collect(history, one.subject, upto=positions[-1] + 40)) == 3501
+    both = await collect(history, "proc.default.*.events")
+    assert [entry.position for entry in both] == list(range(1, 3753))
+    assert [entry.subject for entry in both].count(other.subject) == 251
+    await no_consumers(history)
+
+
+async def test_single_entries(mesh):
+    history = History(mesh, NAMES.event_stream)
+    log = RawLog(mesh, NAMES, A)
+    assert await history.last(log.subject) is None
+    assert await history.first(log.subject) is None
+    assert await history.last_from_leader(log.subject) is None
+    before = await history.now()
+    assert await history.since(log.subject, before) is None
+    await log.claim()
+    await log.emit(10)
+    last = await history.last(log.subject)
+    assert (last.position, offsets([last])) == (11, [10])
+    assert (await history.last_from_leader(log.subject)).payload == last.payload
+    assert (await history.last_from_leader("proc.*.*.events")).position == 11
+    assert (await history.first(log.subject)).position == 1
+    assert (await history.first(log.subject, 5)).position == 5
+    assert await history.first(log.subject, 12) is None
+    assert (await history.since(log.subject, before)).position == 1
+    middle = await history.now()
+    await log.emit(1)
+    assert (await history.since(log.subject, middle)).position == 12
+
+
+async def test_the_last_entries_of_thousands_of_subjects(mesh, monkeypatch):
+    monkeypatch.setattr("natsproc.bus.history._CHUNK_BYTES", 20_000)  # so that answers come in pieces
+    history = History(mesh, NAMES.event_stream)
+    subjects = [f"proc.default.p{number}.events" for number in range(2300)]
+    for start in range(0, 2300, 100):
+        await asyncio.gather(
+            *(mesh.store(subject, b"old") for subject in subjects[start : start + 100] if subject[-8] != "7")
+        )
+    await asyncio.gather(*(mesh.store(subject, b"new" * 100) for subject in subjects[:900]))
+    found = await history.last_of(subjects)
+    wanted = {
+        s: b"new" * 100 if n < 900 else b"old" for n, s in enumerate(subjects) if n < 900 or s[-8] != "7"
+    }
+    assert {subject: entry.payload for subject, entry in found.items()} == wanted
+    assert await history.last_of([]) == {}
+    assert await history.last_of(["proc.default.nobody.events"]) == {}
+
+
+async def test_an_abandoned_read_leaves_no_consumer_behind(connection, history):
+    log = RawLog(connection, NAMES, A)
+    await log.emit(5000)
+    async with aclosing(history.read(log.subject)) as batches:
+        async for batch in batches:
+            if batch[-1].position > 1500:
+                break
+        assert await consumers(history) == 1
+    await no_consumers(history)
+
+    reading = asyncio.Event()
+
+    async def read_and_hang():
+        async for batch in history.read(log.subject):
+            if batch[-1].position > 1500:
+                reading.set()
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(read_and_hang())
+    await asyncio.wait_for(reading.wait(), 20)
+    assert await consumers(history) == 1
+    task.cancel()
+    await asyncio.wait([task])
+    await no_consumers(history)
+
+
+async def test_a_reader_that_is_slow_holds_the_server_back(connection, history):
+    log = RawLog(connection, NAMES, A)
+    await log.store_all([log.payload(data="x" * 4000) for _ in range(12_000)], window=100)
+    found = []
+    async with aclosing(history.read(log.subject)) as batches:
+        async for batch in batches:
+            found += offsets(batch)
+            if len(found) == 2000:
+                before = connection.nc.stats["in_bytes"]
+                for _ in range(200):
+                    await connection.ping()
+                    await asyncio.sleep(0.001)
+                assert connection.nc.stats["in_bytes"] - before < 8_000_000
+    assert found == list(range(1, 12_001))
+
+
+async def test_reads_that_pause_do_not_keep_others_waiting(connection, history):
+    log = RawLog(connection, NAMES, A)
+    await log.emit(4000)
+    pausing = [history.read(log.subject) for _ in range(4)]
+    firsts = [await asyncio.wait_for(anext(read), 20) for read in pausing for _ in range(2)]
+    assert len(await asyncio.wait_for(collect(history, log.subject), 20)) == 4000
+    for number, read in enumerate(pausing):
+        rest = [entry async for batch in read for entry in batch]
+        assert offsets(firsts[2 * number] + firsts[2 * number + 1] + rest) == list(range(1, 4001))
+
+
+@pytest.mark.parametrize("lost", [2500, 4000], ids=["in the middle", "the very last"])
+async def test_an_entry_lost_on_the_way_is_never_skipped_in_silence(connection, history, monkeypatch, lost):
+    log = RawLog(connection, NAMES, A)
+    await log.emit(4000)
+    take = Bulk._take
+
+    async def lossy(self, msg):
+        if f".{lost}." not in msg.reply:
+            await take(self, msg)
+
+    monkeypatch.setattr(Bulk, "_take", lossy)
+    found = []
+    with pytest.raises(ReadFailed, match="lost on the way"):
+        await collect(history, log.subject, into=found)
+    found = offsets(found)
+    assert found == list(range(1, lost))
+
+
+@pytest.mark.parametrize("lost", [b'"offset":40,', b'"offset":90,'], ids=["in the middle", "the very last"])
+async def test_an_entry_lost_from_a_direct_get_is_never_skipped_in_silence(server, names, monkeypatch, lost):
+    on_reply = Connection._on_reply
+
+    async def lossy(self, msg):
+        if lost not in msg.data:
+            await on_reply(self, msg)
+
+    monkeypatch.setattr(Connection, "_on_reply", lossy)
+    connection = await Connection.open(Endpoint((server.url,), sender="tester"))
+    await streams.setup(connection, names)
+    log = RawLog(connection, names, A)
+    await log.emit(90)
+    # the bound, because the leader's last entry is lost here as well
+    with pytest.raises(ReadFailed, match="lost on the way"):
+        await collect(History(connection, names.event_stream), log.subject, upto=90)
+    await connection.close()
+
+
+async def test_a_trimmed_end_is_the_end(connection, history):
+    log = RawLog(connection, NAMES, A)
+    await log.emit(3000)
+    body = {"seq": 3000}
+    await connection.api(f"STREAM.MSG.DELETE.{NAMES.event_stream}", body)
+    assert offsets(await collect(history, log.subject, upto=3000)) == list(range(1, 3000))
+    assert offsets(await collect(history, log.subject, after=2500, upto=3000)) == list(range(2501, 3000))
+
+
+async def test_a_dead_or_silent_server_fails_the_read_and_a_new_one_goes_on(
+    server, connection, history, monkeypatch
+):
+    monkeypatch.setattr(bulk, "PATIENCE", 0.5)
+    log = RawLog(connection, NAMES, A)
+    await log.store_all([log.payload(data="x" * 2000) for _ in range(8000)])
+    found = []
+
+    async def read_until(enough, fault):
+        async for batch in history.read(log.subject, after=len(found)):
+            found.extend(offsets(batch))
+            if enough - 1000 < len(found) <= enough:
+                fault()
+
+    for enough, fault, mend in [(3000, server.freeze, server.thaw), (6000, server.kill, server.restart)]:
+        with pytest.raises(ReadFailed):
+            await read_until(enough, fault)
+        assert found == list(range(1, len(found) + 1))
+        assert enough - 1000 < len(found) < 8000
+        mend()
+    found += offsets(await asyncio.wait_for(collect(history, log.subject, after=len(found)), 30))
+    assert found == list(range(1, 8001))
+
+
+async def test_an_offset_is_found_among_void_entries_repeats_and_cuts(connection, history):
+    log = RawLog(connection, NAMES, A)
+    noise = RawLog(connection, NAMES, B)
+    counted: dict[int, int] = {}  # offset → position of its first entry
+    before: dict[int, set[int]] = {}  # offset → positions behind which it is the next that counts
+
+    await log.claim()
+    await log.emit(40)
+    zombie = log.epoch
+    await log.store_all([log.payload(offset=n) for n in range(30, 41)])  # sent again, all of it
+    await noise.emit(60)
+    await log.emit(20)
+    await log.claim()
+    log.epoch, epoch = zombie, log.epoch
+    await log.store_all([log.payload(offset=n) for n in range(61, 400)])  # a zombie's words
+    log.epoch = epoch
+    await log.emit(30)
+    await log.claim(restart=True)
+    await log.emit(25)
+
+    previous = 0
+    for stored in await collect(history, log.subject):
+        entry = Entry.parse(stored.payload)
+        cut = max((cut for cut in log.cuts if cut.position <= stored.position), key=lambda cut: cut.position)
+        if entry.epoch == cut.epoch and entry.offset:
+            counted.setdefault(entry.offset, stored.position)
+            before.setdefault(entry.offset, set()).add(previous)
+        if entry.epoch == cut.epoch:
+            previous = stored.position
+    assert sorted(counted) == list(range(1, 116))
+
+    for offset in range(1, 116):
+        assert await history.find_offset(log.subject, offset, log.cuts) in before[offset], offset
+    assert await history.find_offset(log.subject, 10_000, log.cuts) == counted[115]
+    assert await history.find_offset(log.subject, 5, []) == 0
+    # trimmed past the offset: as near as it gets
+    await connection.api(f"STREAM.PURGE.{NAMES.event_stream}", {"seq": counted[20]})
+    assert await history.find_offset(log.subject, 10, log.cuts) < counted[20]
+    assert await history.find_offset(log.subject, 100, log.cuts) in before[100]
+
+
+async def test_finding_an_offset_takes_a_few_round_trips_however_long_the_log(
+    connection, history, monkeypatch
+):
+    log = RawLog(connection, NAMES, A)
+    await log.claim()
+    await log.emit(20_000)
+    asked = 0
+    request = Connection.request
+
+    async def counting(self, *args, **options):
+        nonlocal asked
+        asked += 1
+        return await request(self, *args, **options)
+
+    monkeypatch.setattr(Connection, "request", counting)
+    assert await history.find_offset(log.subject, 12_345, log.cuts) == 12_345
+    assert asked < 25
+
+
+async def test_all_keys_of_a_large_bucket_while_some_of_them_change(connection):
+    bucket = Bucket(connection, NAMES.registry)
+    log = RawLog(connection, NAMES, A)
+    log.subject = "unused"
+    for number in range(0, 6000, 500):
+        await asyncio.gather(*(bucket.put(f"default.k{n}", b"%d" % n) for n in range(number, number + 500)))
+    await bucket.purge("default.k17")
+    await bucket.put("other.k1", b"elsewhere")
+    stop = asyncio.Event()
+
+    async def churn():
+        number = 0
+        while not stop.is_set():
+            number = (number + 7) % 6000
+            if number != 17:
+                await bucket.put(f"default.k{number}", b"%d" % number)
+
+    churning = asyncio.create_task(churn())
+    try:
+        for _ in range(5):
+            found = await bucket.all("default.*")
+            assert {key: value[0] for key, value in found.items()} == {
+                f"default.k{n}": b"%d" % n for n in range(6000) if n != 17
+            }
+    finally:
+        stop.set()
+        await churning
+    assert len(await bucket.all()) == 6000

@@ -1,0 +1,94 @@
+"""Writes a process's log with plain publishes, as a client in another language would: claim, marks, events."""
+
+from __future__ import annotations
+
+import asyncio
+
+from natsproc.bus.connection import Connection
+from natsproc.bus.kv import Bucket
+from natsproc.errors import Error
+from natsproc.protocol.messages import Claim, Cut, encode, encode_event, encode_mark
+from natsproc.protocol.names import Address, Names, key_of, new_token, node_inbox
+
+TIME = "2026-01-01T00:00:00.000Z"
+
+
+class RawLog:
+    """The owner's end of one log. After any failure everything unacknowledged is sent again, in order."""
+
+    def __init__(self, connection: Connection, names: Names, address: Address) -> None:
+        self.connection = connection
+        self.names = names
+        self.address = address
+        self.subject = names.events(address)
+        self.epoch = self.run = 1
+        self.offset = 0
+        self.cuts: list[Cut] = []
+
+    async def claim(self, *, restart: bool = False, record: bool = True) -> int:
+        """Take the id, as rules 1 to 3 say, and return the epoch; without `record` the cut stays unrecorded."""
+        bucket = Bucket(self.connection, self.names.claims)
+        self.run += restart
+        nonce = new_token()
+        record_now = Claim(nonce, "raw", run=self.run, cuts=tuple(self.cuts))
+        self.epoch = await bucket.put(key_of(self.address), encode(record_now.to_json()))
+        position = await self.store(encode_mark(self.epoch, self.run, TIME, nonce, "raw"))
+        self.cuts.append(Cut(self.epoch, self.run, self.offset + 1, position))
+        recorded = Claim(
+            nonce, "raw", self.epoch, self.run, cuts=tuple(self.cuts if record else self.cuts[:-1])
+        )
+        await bucket.put(key_of(self.address), encode(recorded.to_json()))
+        return self.epoch
+
+    def payload(self, kind: str = "output", data: object = None, *, offset: int | None = None) -> bytes:
+        """The next event, or one of a given offset."""
+        if offset is None:
+            self.offset += 1
+            offset = self.offset
+        data = {"n": offset} if data is None else data
+        return encode_event(offset, self.epoch, self.run, TIME, encode(kind), encode(data))
+
+    async def store(self, payload: bytes) -> int:
+        """Store one message, however long it takes, and return its position."""
+        while True:
+            try:
+                return int((await self.connection.store(self.subject, payload, timeout=1))["seq"])
+            except Error:
+                await asyncio.sleep(0.05)
+
+    async def emit(self, count: int = 1) -> None:
+        """Store that many events."""
+        await self.store_all([self.payload() for _ in range(count)])
+
+    async def end(self, status: str = "completed", code: int = 0) -> None:
+        await self.store(self.payload("exited", {"status": status, "code": code, "signal": None}))
+
+    async def store_all(self, payloads: list[bytes], window: int = 500) -> None:
+        """Store many messages in order, in windows, each wholly acknowledged before the next."""
+        acknowledged: set[int] = set()
+        heard = asyncio.Event()
+
+        async def on_ack(msg) -> None:
+            if b'"seq"' in msg.data:
+                acknowledged.add(int(msg.subject.rsplit(".", 1)[1]))
+            heard.set()
+
+        inbox = f"{node_inbox(self.connection.sender)}.{new_token()}"
+        subscription = await self.connection.subscribe(f"{inbox}.*", on_ack)
+        try:
+            start = 0
+            while start < len(payloads):
+                await self.connection.wait_connected()
+                end = min(start + window, len(payloads))
+                for number in range(start, end):
+                    await self.connection.publish(self.subject, payloads[number], reply=f"{inbox}.{number}")
+                try:
+                    async with asyncio.timeout(1):
+                        while not acknowledged.issuperset(range(start, end)):
+                            heard.clear()
+                            await heard.wait()
+                except TimeoutError:
+                    pass
+                start = next((n for n in range(start, end) if n not in acknowledged), end)
+        finally:
+            await self.connection.unsubscribe(subscription)

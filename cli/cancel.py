@@ -1,0 +1,32 @@
+"""`natsproc cancel`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from natsproc_cli import options
+from natsproc_cli.commanding import command
+from natsproc_cli.options import Target, with_target
+
+
+@with_target
+def cancel(
+    target: Target,
+    ids: options.Ids,
+    grace: Annotated[
+        float,
+        typer.Option(
+            parser=options.duration, metavar="DURATION", help="How long it may take before it is killed."
+        ),
+    ] = 10.0,
+    reason: options.Reason = "",
+    output: options.Output = "text",
+) -> int:
+    """Ask a process to end, and make it after a grace time.
+
+    Returns with the receipt, once the process is gone: 0 if it was applied, 5 if it was refused or came
+    too late.
+    """
+    return command(target, ids, output, lambda process: process.cancel(reason=reason, grace=grace))

@@ -1,0 +1,159 @@
+"""Processes as a table, as JSON or as ids; once, or again whenever they change."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from natsproc_cli import exits
+from natsproc_cli.durations import format_age
+from natsproc_cli.table import columns
+from natsproc_cli.terminal import (
+    BOLD,
+    DIM,
+    GREEN,
+    RED,
+    YELLOW,
+    has_colour,
+    is_terminal,
+    one_line,
+    paint,
+)
+
+if TYPE_CHECKING:
+    from natsproc.client import Mesh, ProcessInfo
+
+HEADER = ("ID", "STATE", "KIND", "AGE", "LAST EVENT", "NODE", "LABELS", "TITLE")
+REDRAW_SECONDS = 1.0
+SETTLE_SECONDS = 0.1
+
+_COLOURS = {"running": GREEN, "paused": YELLOW, "waiting": YELLOW, "unreachable": RED, "failed": RED}
+
+
+class Listing:
+    """The processes that a `ps` is about."""
+
+    def __init__(
+        self, mesh: Mesh, namespace: str, ended: bool, kind: str | None, labels: Mapping[str, str]
+    ) -> None:
+        self._mesh = mesh
+        self._namespace = namespace
+        self._ended = ended
+        self._kind = kind
+        self._labels = labels
+
+    async def read(self) -> list[ProcessInfo]:
+        """What runs now, the oldest first."""
+        infos = await self._mesh.list(
+            namespace=self._namespace, ended=self._ended, kind=self._kind, labels=self._labels
+        )
+        return sorted(infos, key=lambda info: (info.record.started, str(info.address)))
+
+    def write(self, infos: Sequence[ProcessInfo], output: str) -> str:
+        """Write a list as `-o` asks for it."""
+        if output == "id":
+            return "".join(f"{self._name(info)}\n" for info in infos)
+        if output == "json":
+            from natsproc.protocol.messages import encode
+
+            return "".join(encode(info.to_json()).decode() + "\n" for info in infos)
+        return "".join(f"{line}\n" for line in self._table(infos))
+
+    async def keep_table(self) -> None:
+        """Show the table now and after every change; on a terminal in place, and every second."""
+        changed = asyncio.Event()
+        changed.set()
+
+        async def follow() -> None:
+            async for _ in self._mesh.watch(namespace=self._namespace):
+                changed.set()
+
+        in_place = is_terminal(sys.stdout)
+        following = asyncio.create_task(follow())
+        shown: object = None
+        try:
+            while not following.done():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(REDRAW_SECONDS):
+                        await changed.wait()
+                changed.clear()
+                infos = await self.read()
+                state = [(info.address, info.state, info.record.run) for info in infos]
+                if in_place:
+                    _redraw(self._table(infos))
+                elif state != shown:
+                    sys.stdout.write(self.write(infos, "table") + "\n")
+                sys.stdout.flush()
+                shown = state
+                await asyncio.sleep(SETTLE_SECONDS)
+            following.result()
+        finally:
+            following.cancel()
+
+    async def print_changes(self) -> None:
+        """Print what runs now, then each record that changes, a JSON object a line."""
+        from natsproc.client import matches
+
+        for info in await self.read():
+            exits.print_json(info.to_json())
+        async for address, changed in self._mesh.watch(namespace=self._namespace):
+            record = changed or await self._mesh.process(address).record()
+            if record is not None and matches(record, self._kind, self._labels):
+                exits.print_json(record.to_json())
+
+    def _name(self, info: ProcessInfo) -> str:
+        return str(info.address) if self._namespace == "*" else info.address.id
+
+    def _table(self, infos: Sequence[ProcessInfo]) -> list[str]:
+        """The table's lines, coloured and cut to the terminal's width if stdout is one."""
+        now = datetime.now(UTC)
+        lines = columns(HEADER, [self._row(info, now) for info in infos])
+        if is_terminal(sys.stdout):
+            width = shutil.get_terminal_size().columns
+            lines = [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
+        if has_colour(sys.stdout):
+            head, *rest = lines
+            coloured = [self._coloured(line, info) for line, info in zip(rest, infos, strict=True)]
+            lines = [paint(head, BOLD), *coloured]
+        return lines
+
+    def _row(self, info: ProcessInfo, now: datetime) -> tuple[str, ...]:
+        record = info.record
+        return (
+            self._name(info),
+            info.state + (f" ({record.code})" if record.ended and record.code else ""),
+            one_line(record.kind),
+            _age(record.started, now),
+            "-" if info.quiet is None else format_age(info.quiet),
+            record.node,
+            ",".join(f"{one_line(key)}={one_line(value)}" for key, value in record.labels.items()) or "-",
+            one_line(record.title) or "-",
+        )
+
+    def _coloured(self, line: str, info: ProcessInfo) -> str:
+        if info.record.ended and info.state not in _COLOURS:
+            return paint(line, DIM)
+        at = line.find(info.state, len(self._name(info)))
+        if at < 0:
+            return line
+        end = at + len(info.state)
+        return line[:at] + paint(info.state, _COLOURS.get(info.state, "")) + line[end:]
+
+
+def _age(since: str, now: datetime) -> str:
+    with suppress(ValueError, TypeError):
+        return format_age((now - datetime.fromisoformat(since)).total_seconds())
+    return "-"
+
+
+def _redraw(lines: list[str]) -> None:
+    """Draw over what the screen shows: home, each line cleared behind its end, then the rest of the screen."""
+    rows = shutil.get_terminal_size().lines
+    if len(lines) >= rows:
+        lines = [*lines[: rows - 2], f"… and {len(lines) - rows + 2} more"]
+    sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")

@@ -1,0 +1,50 @@
+"""`natsproc ps`: what runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from natsproc_cli import exits, options
+from natsproc_cli.options import Target, run_async, with_target
+
+
+@with_target
+def ps(
+    target: Target,
+    output: Annotated[
+        Literal["table", "json", "id"],
+        typer.Option("--output", "-o", help="A table, one JSON object a line, or bare ids."),
+    ] = "table",
+    all: Annotated[bool, typer.Option("--all", "-a", help="Ended ones, too.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", "-w", help="Show it again whenever it changes; with -o json each change."),
+    ] = False,
+    label: options.Labels = None,
+    kind: options.Kind = None,
+) -> int:
+    """List the processes of a namespace; -N '*' lists those of all."""
+    if watch and output == "id":
+        raise exits.Usage("--watch shows a table, or with -o json each change")
+    labels = options.labels(label)
+
+    async def work() -> None:
+        from natsproc_cli.listing import Listing
+
+        async with target.connect() as mesh:
+            listing = Listing(mesh, target.namespace or mesh.namespace, all, kind, labels)
+            if not watch:
+                sys.stdout.write(listing.write(await listing.read(), output))
+            elif output == "json":
+                await listing.print_changes()
+            else:
+                await listing.keep_table()
+
+    try:
+        run_async(work())
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    return 0

@@ -1,0 +1,17 @@
+"""Plain columns: fast for ten thousand rows, and easy for `awk`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+GAP = "  "
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out rows under a header, left-aligned; the last column is as long as it likes."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    return [
+        GAP.join([cell.ljust(width) for cell, width in zip(line, widths, strict=False)] + [line[-1]]).rstrip()
+        for line in lines
+    ]

@@ -1,0 +1,83 @@
+"""Showing a tail on stdout until it ends, the reader has had enough, or nobody reads any more."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import shutil
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from natsproc.protocol.messages import Event
+from natsproc_cli import exits
+from natsproc_cli.render import JsonView, TextView, View
+from natsproc_cli.terminal import has_colour, is_terminal
+
+if TYPE_CHECKING:
+    from natsproc.tail import Tail
+
+LOOK_EVERY = 0.5
+
+
+def stdout_view(output: str, *, names: bool = False) -> View:
+    """The view that `-o` asks for, on this command's stdout."""
+    terminal = is_terminal(sys.stdout)
+    if output == "json":
+        return JsonView(sys.stdout.buffer, names=names, terminal=terminal)
+    return TextView(
+        sys.stdout.buffer,
+        exits.remark,
+        names=names,
+        terminal=terminal,
+        colour=has_colour(sys.stdout),
+        width=shutil.get_terminal_size().columns,
+    )
+
+
+async def show(tail: Tail, view: View) -> Event | None:
+    """Show everything the tail yields; returns the last terminal event that it had.
+
+    Raises: BrokenPipeError once nobody reads stdout any more, and what the tail raises.
+    """
+    shown = asyncio.Event()
+    reading = asyncio.create_task(_read(tail, view, shown))
+    writing = asyncio.create_task(_write(view, shown))
+    try:
+        await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+        return (reading if reading.done() else writing).result()
+    finally:
+        for task in (reading, writing):
+            task.cancel()
+        await asyncio.gather(reading, writing, return_exceptions=True)
+        await tail.aclose()
+        with suppress(BrokenPipeError):
+            view.close()
+
+
+async def _read(tail: Tail, view: View, shown: asyncio.Event) -> Event | None:
+    terminal: Event | None = None
+    async for item in tail:
+        view.show(item)
+        shown.set()
+        if isinstance(item, Event) and item.terminal:
+            terminal = item
+    return terminal
+
+
+async def _write(view: View, shown: asyncio.Event) -> None:
+    """Flush whenever the reading pauses, and notice a closed pipe even while nothing comes."""
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY):
+                await shown.wait()
+        shown.clear()
+        view.flush()
+        if _nobody_reads():
+            raise BrokenPipeError
+
+
+def _nobody_reads() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(found & (select.POLLERR | select.POLLHUP) for _, found in poll.poll(0))

@@ -19,8 +19,8 @@
     ├── ProcessFailed         `result()` of a run that did not complete
     └── Closed                used after it was closed
 
-Two exceptions are not errors but control flow inside a process, and so stand outside:
-`Interrupted` and, for code that never awaits, `HardInterrupt` (a `BaseException`).
+Three exceptions are not errors but control flow inside a process, and so stand outside: `Interrupted`;
+for code that never awaits, `HardInterrupt`; and `Cancelled` (the last two are no `Exception`).
 """
 
 from __future__ import annotations
@@ -161,3 +161,7 @@ class Interrupted(Exception):
 
 class HardInterrupt(BaseException):
     """An interrupt raised in code that never awaits; not an `Exception`, so that `except Exception` lets it by."""
+
+
+class Cancelled(BaseException):
+    """Somebody cancelled the process; not an `Exception`, so that `except Exception` lets it by."""

@@ -1,0 +1,111 @@
+"""Raising HardInterrupt in code that never awaits.
+
+In the main thread by a signal, whose handler runs between any two instructions and inside blocking calls, and
+so can ask first whose code it has interrupted. SIGURG, because it is ignored by default and nobody's key.
+In other threads by `PyThreadState_SetAsyncExc`, which asks nobody and waits for a blocking call to return.
+A long call into C is left alone by both until it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from natsproc.errors import HardInterrupt
+
+SIGNAL = signal.SIGURG
+
+Claim = Callable[[], bool]  # is the code running now in the main thread the one to stop?
+
+_claims: list[Claim] = []
+_users = 0
+_previous: Any = signal.SIG_DFL
+
+
+class Shield:
+    """Code that a HardInterrupt must not tear apart: it lands behind. Short stretches only, no waiting."""
+
+    def __init__(self) -> None:
+        self._depth: dict[int, int] = {}
+
+    def __enter__(self) -> None:
+        ident = threading.get_ident()
+        self._depth[ident] = self._depth.get(ident, 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        ident = threading.get_ident()
+        if self._depth[ident] == 1:
+            del self._depth[ident]
+        else:
+            self._depth[ident] -= 1
+
+    def held(self, ident: int) -> bool:
+        """Whether that thread is inside."""
+        return ident in self._depth
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """The task that runs in this thread; None in plain code and in an event loop's own."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def install() -> None:
+    """Listen for the signal, if this is the main thread; each call wants an `uninstall`."""
+    global _users, _previous
+    if threading.current_thread() is threading.main_thread():
+        _users += 1
+        if _users == 1:
+            _previous = signal.signal(SIGNAL, _on_signal)
+
+
+def uninstall() -> None:
+    """Put back what was there before the first `install`."""
+    global _users
+    if threading.current_thread() is threading.main_thread() and _users:
+        _users -= 1
+        if _users == 0 and signal.getsignal(SIGNAL) is _on_signal:
+            signal.signal(SIGNAL, _previous if _previous is not None else signal.SIG_DFL)
+
+
+def by_signal(ident: int) -> bool:
+    """Whether that thread can be reached by the signal."""
+    return _users > 0 and ident == threading.main_thread().ident
+
+
+def strike(claim: Claim) -> None:
+    """Interrupt the main thread; HardInterrupt is raised there if `claim`, called there, says yes."""
+    _claims.append(claim)
+    signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    if callable(_previous):
+        _previous(number, frame)
+    claims = _claims[:]
+    _claims.clear()  # who is not asked now, or says no, strikes again
+    if any(claim() for claim in claims):
+        raise HardInterrupt
+
+
+def raise_in(ident: int) -> None:
+    """Have HardInterrupt raised in a thread as soon as it runs Python code."""
+    _set_async_exc(ident, HardInterrupt)
+
+
+def take_back(ident: int) -> None:
+    """Forget a HardInterrupt that has not been raised yet in that thread."""
+    _set_async_exc(ident, None)
+
+
+def _set_async_exc(ident: int, exception: type[BaseException] | None) -> None:
+    import ctypes  # only here: it costs start-up time
+
+    argument = ctypes.py_object(exception) if exception else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), argument)

@@ -313,6 +313,15 @@ Status = Literal["accepted", "applied", "refused", "too_late", "unconfirmed"]
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a command inside the process that it was meant for."""
+
+    status: Status = "applied"
+    why: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """The answer to a command: first `accepted` by the node, then what became of it."""
 

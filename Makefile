@@ -1,0 +1,49 @@
+# Every target sets up what it needs: a private virtual environment in .venv, and nothing outside this folder.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# two workers even on a small machine: the tests mostly wait for real servers and processes
+WORKERS ?= 4
+
+.PHONY: help demo test test-servers lint types check mutants torture bench clean
+help:
+	@echo "make demo          a real job under an address: watched, steered, paused and interrupted"
+	@echo "make test          lint, types and every test, against real nats-servers"
+	@echo "make test-servers  integration and fault tests on nats-server 2.11, 2.12, 2.14 and 2.15"
+	@echo "make mutants       break the code on purpose, one guarantee at a time, and see the tests fail"
+	@echo "make torture       the long tests"
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing natsproc into $(VENV) …" >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[demo,test]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/python examples/demo.py
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+check: lint types
+
+test: check
+	$(BIN)/pytest -n $(WORKERS) -m "not slow and not timing"
+	$(BIN)/pytest -m "timing and not slow"
+
+test-servers: $(STAMP)
+	NATSPROC_TEST_SERVERS=all $(BIN)/pytest -n $(WORKERS) -m "not slow and not timing" tests/integration tests/faults
+
+mutants: $(STAMP)
+	$(BIN)/python tests/mutants/run.py
+
+torture: $(STAMP)
+	$(BIN)/pytest -m slow --timeout 1200
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache

@@ -1,0 +1,81 @@
+"""natsproc: an address for every running process, over NATS.
+
+    import natsproc
+
+    @natsproc.process
+    async def research(proc: natsproc.Process, topic: str) -> dict: ...
+
+    natsproc.run(research, id="research-1", topic="nats")
+
+    async with natsproc.connect() as mesh:
+        async for event in mesh.process("research-1").tail(): ...
+
+Names are imported when first used, so that a command that needs no server starts at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .client import Exit, Mesh, ProcessHandle, ProcessInfo, connect
+    from .errors import (
+        AlreadyEnded,
+        AlreadyRunning,
+        BadName,
+        BadPayload,
+        Closed,
+        Error,
+        HardInterrupt,
+        Interrupted,
+        MeshMismatch,
+        NoMesh,
+        NoServer,
+        NoSuchProcess,
+        NotAllowed,
+        OwnershipLost,
+        ProcessFailed,
+        Refused,
+        ServerUnfit,
+        TimedOut,
+        TooLarge,
+        Unreachable,
+    )
+    from .functions import process, run
+    from .local import current
+    from .owner import BlockingProcess, Process
+    from .protocol.messages import Event, Message, Notice, Receipt
+    from .tail import Tail
+
+_WHERE = {
+    "client": ("Exit", "Mesh", "ProcessHandle", "ProcessInfo", "connect"),
+    "errors": (
+        "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "Closed", "Error", "HardInterrupt", "Interrupted",
+        "MeshMismatch", "NoMesh", "NoServer", "NoSuchProcess", "NotAllowed", "OwnershipLost", "ProcessFailed",
+        "Refused", "ServerUnfit", "TimedOut", "TooLarge", "Unreachable",
+    ),
+    "functions": ("process", "run"),
+    "local": ("current",),
+    "owner": ("BlockingProcess", "Process"),
+    "protocol.messages": ("Event", "Message", "Notice", "Receipt"),
+    "tail": ("Tail",),
+}  # fmt: skip
+_MODULE = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "BlockingProcess", "Closed", "Error", "Event", "Exit",
+    "HardInterrupt", "Interrupted", "Mesh", "MeshMismatch", "Message", "NoMesh", "NoServer", "NoSuchProcess",
+    "NotAllowed", "Notice", "OwnershipLost", "Process", "ProcessFailed", "ProcessHandle", "ProcessInfo", "Receipt",
+    "Refused", "ServerUnfit", "Tail", "TimedOut", "TooLarge", "Unreachable", "connect", "current", "process", "run",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'natsproc' has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULE[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,152 @@
+"""From the I/O thread to a consumer in any loop or thread, without losing an item to a cancelled wait.
+
+Items lie in a deque until the consumer itself takes them, so that a wait that is cancelled, or times out, takes
+nothing along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Handoff(Generic[T]):
+    """A queue with its producer on the I/O thread and its consumers anywhere.
+
+    Closing it lets consumers take what is there, and then raises: the error it was closed with, or `Done`.
+    """
+
+    class Done(Exception):
+        """Nothing is left, and nothing will come."""
+
+    def __init__(self, capacity: int = 0) -> None:
+        self._items: deque[T] = deque()
+        self._lock = threading.Lock()
+        self._wakers: list[Callable[[], None]] = []
+        self._capacity = capacity
+        self._room: asyncio.Event | None = None
+        self._room_loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._error: BaseException | None = None
+        self.nudges = 0  #: how often `nudge` was called
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: T) -> None:
+        """Add an item and wake who waits. Never blocks, whatever the capacity."""
+        with self._lock:
+            if self._closed:
+                return
+            self._items.append(item)
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
+
+    async def room(self) -> None:
+        """On the producer's loop: return when fewer items than the capacity lie here, or it is closed."""
+        while len(self._items) >= self._capacity and not self._closed:
+            with self._lock:
+                self._room = asyncio.Event()
+                self._room_loop = asyncio.get_running_loop()
+            if len(self._items) < self._capacity or self._closed:
+                return
+            await self._room.wait()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End it: what lies here can still be taken, then `error` is raised, or Done."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed, self._error = True, error
+            wakers, self._wakers = self._wakers, []
+        self._tell_room()
+        for wake in wakers:
+            wake()
+
+    def take_nowait(self) -> T | None:
+        """Take the next item if there is one. Raises: the closing error, or Done."""
+        with self._lock:
+            if self._items:
+                item = self._items.popleft()
+            elif self._closed:
+                raise self._error or self.Done
+            else:
+                return None
+        self._tell_room()
+        return item
+
+    def _tell_room(self) -> None:
+        with self._lock:
+            room, loop, self._room = self._room, self._room_loop, None
+        if room is not None and loop is not None:
+            try:
+                loop.call_soon_threadsafe(room.set)
+            except RuntimeError:  # the producer's loop is gone
+                pass
+
+    async def take(self) -> T:
+        """Take the next item, waiting for it. Raises: the closing error, or Done."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if (item := self.take_nowait()) is not None:
+                return item
+            event = asyncio.Event()
+
+            def wake(event: asyncio.Event = event) -> None:
+                try:
+                    loop.call_soon_threadsafe(event.set)
+                except RuntimeError:  # the consumer's loop is gone
+                    pass
+
+            if self._wait_with(wake):
+                try:
+                    await event.wait()
+                finally:
+                    self._forget(wake)
+
+    def take_blocking(self, timeout: float | None = None, *, nudges: int | None = None) -> T | None:
+        """Take the next item, blocking this thread for it; None after `timeout` seconds. Raises as `take`.
+
+        With `nudges`, as read before the caller looked around, None is returned once there are more.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if (item := self.take_nowait()) is not None:
+                return item
+            event = threading.Event()
+            if not self._wait_with(event.set):
+                continue
+            if nudges is not None and self.nudges != nudges:
+                event.set()
+            left = None if deadline is None else deadline - time.monotonic()
+            in_time = event.wait(left)
+            self._forget(event.set)
+            if not in_time or (nudges is not None and self.nudges != nudges):
+                return self.take_nowait()
+
+    def nudge(self) -> None:
+        """Have blocked consumers that gave `nudges` look around."""
+        with self._lock:
+            self.nudges += 1
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
+
+    def _wait_with(self, wake: Callable[[], None]) -> bool:
+        with self._lock:
+            if self._items or self._closed:
+                return False
+            self._wakers.append(wake)
+            return True
+
+    def _forget(self, wake: Callable[[], None]) -> None:
+        with self._lock:
+            if wake in self._wakers:
+                self._wakers.remove(wake)

@@ -1,0 +1,162 @@
+"""The inbox: durable once acknowledged, ordered per sender, no JetStream consumer per process. Protocol: section 3.
+
+What the inbox stream stored is republished with the previous position of its sender, so that a hole shows
+with the next message; a lost last one is found after each reconnect and once a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nats.aio.msg import Msg
+
+from natsproc.errors import AlreadyEnded, Error, NoServer, NoSuchProcess, TimedOut, TooLarge
+from natsproc.protocol.messages import Json, Message, encode
+from natsproc.protocol.names import Address, Names, key_of, new_token
+
+from .clock import now
+from .connection import Connection
+from .history import History
+from .registry import Registry, unsubscribe
+
+RECHECK_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message that is stored."""
+
+    id: str
+    position: int
+    duplicate: bool = False  #: a message of that id was stored before, and this one was not
+
+
+async def send(
+    connection: Connection,
+    names: Names,
+    address: Address,
+    data: Json,
+    *,
+    id: str | None = None,
+    kind: str = "message",
+    timeout: float = 10.0,
+) -> Sent:
+    """Store a message in a process's inbox and return once it is.
+
+    Repeating it with the same `id` within two minutes stores nothing, so a lost answer is retried here.
+    Raises: NoSuchProcess, AlreadyEnded, TooLarge, BadPayload, NotAllowed, NoServer, TimedOut.
+    """
+    record = await Registry(connection, names).get(address)
+    if record is None:
+        raise NoSuchProcess(f"no process {str(address)!r} is known here; `natsproc ps -a` lists all")
+    if record.ended:
+        raise AlreadyEnded(
+            f"run {record.run} of {address} has ended ({record.state}): nobody will read the message"
+        )
+    message = Message(id or new_token(), connection.sender, data, now(), kind=kind)
+    payload = encode(message.to_json(), "message")
+    if len(payload) > connection.max_payload - 512:
+        raise TooLarge(
+            f"a message of {len(payload)} bytes to {address} is larger than the server takes "
+            f"({connection.max_payload} bytes less 512 for headers): send a reference instead",
+            size=len(payload),
+            limit=connection.max_payload - 512,
+        )
+    headers = {"Nats-Msg-Id": f"{key_of(address)}.{connection.sender}.{message.id}"}
+    subject = names.inbox(address, connection.sender)
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                try:
+                    answer = await connection.store(subject, payload, headers=headers, timeout=2.0)
+                    return Sent(message.id, int(answer["seq"]), bool(answer.get("duplicate")))
+                except (NoServer, TimedOut):
+                    await connection.wait_connected()
+    except TimeoutError:
+        raise TimedOut(
+            f"the message to {address} was not acknowledged within {timeout:g} s; sending it again with id "
+            f"{message.id!r} stores it once"
+        ) from None
+
+
+class InboxReader:
+    """Hands a process its stored messages, each once, in order per sender."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        address: Address,
+        sink: Callable[[Message], None],
+        cursors: dict[str, int],
+    ) -> None:
+        self._connection = connection
+        self._names = names
+        self._address = address
+        self._sink = sink
+        self._cursors = dict(cursors)  # sender → position of the last message handed over
+        self._history = History(connection, names.inbox_stream)
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Subscribe, then hand over what is stored already."""
+        self._again = asyncio.Event()
+        self._forget = self._connection.on_reconnect(self._again.set)
+        self._subscription = await self._connection.subscribe(
+            self._names.delivered(self._address), self._hear, max_messages=10_000
+        )
+        await self._catch_up()
+        self._task = asyncio.create_task(self._keep())
+
+    async def _hear(self, msg: Msg) -> None:
+        headers = msg.headers or {}
+        sender = msg.subject.rsplit(".", 1)[1]
+        position, previous = int(headers.get("Nats-Sequence", 0)), int(headers.get("Nats-Last-Sequence", 0))
+        async with self._lock:
+            if previous > self._cursors.get(sender, 0):
+                self._again.set()  # a hole: the reader of the stream takes this one along
+            else:
+                self._hand_over(sender, position, msg.data)
+
+    def _hand_over(self, sender: str, position: int, payload: bytes) -> None:
+        if position > self._cursors.get(sender, 0):
+            self._cursors[sender] = position
+            self._sink(Message.parse(payload, sender, position))
+
+    async def _catch_up(self) -> None:
+        """Read whatever lies in the stream behind what was handed over."""
+        subjects = f"{self._names.inbox(self._address, '*')}"
+        info = await self._connection.api(
+            f"STREAM.INFO.{self._names.inbox_stream}", {"subjects_filter": subjects}
+        )
+        for subject in info["state"].get("subjects") or ():
+            sender = subject.rsplit(".", 1)[1]
+            async with self._lock:
+                async for entries in self._history.read(subject, self._cursors.get(sender, 0)):
+                    for entry in entries:
+                        self._hand_over(sender, entry.position, entry.payload)
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(RECHECK_SECONDS):
+                    await self._again.wait()
+            except TimeoutError:
+                pass
+            self._again.clear()
+            try:
+                await self._connection.wait_connected()
+                await self._catch_up()
+            except Error:
+                self._again.set()
+                await asyncio.sleep(0.2)
+
+    async def close(self) -> None:
+        """Hand over nothing more."""
+        self._forget()
+        if self._task:
+            self._task.cancel()
+        await unsubscribe(self._subscription)

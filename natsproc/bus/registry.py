@@ -1,0 +1,197 @@
+"""The registry of processes and the leases of nodes. Protocol: section 6.
+
+The registry says what runs where, for people and lists; it decides nothing: the claim record and the log do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+
+from nats.aio.msg import Msg
+
+from natsproc.errors import BadPayload, Error, OwnershipLost
+from natsproc.protocol.messages import Lease, Record, encode
+from natsproc.protocol.names import Address, Names, key_of
+
+from .clock import seconds_between
+from .connection import Connection
+from .handoff import Handoff
+from .history import History
+from .kv import Bucket, Conflict, marker_of
+from .streams import LEASE_SECONDS
+
+RENEW_SECONDS = 1.0
+
+
+class Registry:
+    """Reads and writes the records of a mesh."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._live = Bucket(connection, names.registry)
+        self._ended = Bucket(connection, names.ended)
+        self._leases = Bucket(connection, names.leases)
+
+    async def put(self, record: Record, revision: int = 0) -> int:
+        """Write a live record over our own `revision` (0: there is none yet); returns the new revision.
+
+        Raises: OwnershipLost if a newer epoch has written meanwhile.
+        """
+        key, value = key_of(record.address), encode(record.to_json())
+        while True:
+            try:
+                return await self._live.update(key, value, revision)
+            except Conflict:
+                found = await self._live.get(key, leader=True)
+                if found is None:
+                    revision = 0
+                    continue
+                newer = parse_record(found.payload)
+                if newer is not None and newer.epoch > record.epoch:
+                    raise OwnershipLost(
+                        f"{record.address} belongs to epoch {newer.epoch} on {newer.node} now; "
+                        f"epoch {record.epoch} has stopped"
+                    ) from None
+                revision = found.revision
+
+    async def end(self, record: Record) -> None:
+        """Move a record to the bucket of ended ones."""
+        key = key_of(record.address)
+        await self._ended.put(key, encode(record.to_json()))
+        await self._live.purge(key)
+
+    async def get(self, address: Address) -> Record | None:
+        """The record of a process, live before ended; None if there is neither."""
+        for bucket in (self._live, self._ended):
+            if (found := await bucket.get(key_of(address))) is not None:
+                return parse_record(found.payload)
+        return None
+
+    async def list(self, namespace: str | None = None, *, ended: bool = False) -> list[Record]:
+        """Every live record of a namespace (None: of the mesh), and with `ended` those that have ended."""
+        keys = f"{namespace or '*'}.*"
+        buckets = (self._ended, self._live) if ended else (self._live,)
+        found = await asyncio.gather(*(bucket.all(keys) for bucket in buckets))
+        records: dict[str, Record] = {}
+        for entries in found:  # live ones last, so that a new run hides the ended one before it
+            for key, value in entries.items():
+                if (record := parse_record(value.payload)) is not None:
+                    records[key] = record
+        return sorted(records.values(), key=lambda r: (r.address.namespace, r.started, r.address.id))
+
+    async def leases(self) -> dict[str, Lease]:
+        """The nodes that hold a lease, by name."""
+        leases = {}
+        for key, value in (await self._leases.all()).items():
+            try:
+                leases[key] = Lease.parse(value.payload)
+            except BadPayload:
+                continue
+        return leases
+
+    async def lease(self, node: str) -> Lease | None:
+        """The lease of one node, read from the leader; None once it has expired or said goodbye."""
+        found = await self._leases.get(node, leader=True)
+        return Lease.parse(found.payload) if found else None
+
+    async def quiet(self, addresses: Iterable[Address]) -> dict[Address, float]:
+        """Seconds since each process's last event, all by the server's clock."""
+        history = History(self._connection, self._names.event_stream)
+        subjects = {self._names.events(address): address for address in addresses}
+        if not subjects:
+            return {}
+        now, last = await asyncio.gather(history.now(), history.last_of(list(subjects)))
+        return {
+            subjects[subject]: max(0.0, seconds_between(entry.time, now)) for subject, entry in last.items()
+        }
+
+    async def watch(self, namespace: str | None = None) -> AsyncIterator[tuple[Address, Record | None]]:
+        """Every change of a live record from now on: its address, and the record, or None once it has ended.
+
+        After a reconnect every live record comes again, because a change may have been missed.
+        """
+        changes: Handoff[tuple[Address, Record | None] | None] = Handoff()
+
+        async def changed(msg: Msg) -> None:
+            address = self._names.address_of(msg.subject)
+            changes.put((address, None if marker_of(msg.headers or {}) else parse_record(msg.data)))
+
+        subscription = await self._connection.subscribe(self._names.records(namespace or "*"), changed)
+        forget = self._connection.on_reconnect(lambda: changes.put(None))
+        try:
+            while True:
+                change = await changes.take()
+                if change is not None:
+                    yield change
+                    continue
+                for record in await self.list(namespace):
+                    yield record.address, record
+        finally:
+            forget()
+            await unsubscribe(subscription)
+
+
+def parse_record(payload: bytes) -> Record | None:
+    """A registry record, or None where it is not one that this version understands."""
+    try:
+        return Record.parse(payload)
+    except BadPayload:
+        return None
+
+
+class LeaseKeeper:
+    """Renews a node's lease every second, whatever the node's processes do; says goodbye at the end.
+
+    Renewed unconditionally: a compare-and-set around the expiry would lose to the server's own marker.
+    """
+
+    def __init__(self, connection: Connection, names: Names, lease: Lease) -> None:
+        self._bucket = Bucket(connection, names.leases)
+        self._connection = connection
+        self.lease = lease
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take the lease and keep it."""
+        await self._renew()
+        self._task = asyncio.create_task(self._keep())
+
+    def update(self, processes: int) -> None:
+        """Say with the next renewal how many processes the node runs."""
+        self.lease = replace(self.lease, processes=processes)
+
+    async def _renew(self) -> None:
+        self.lease = replace(self.lease, load=round(os.getloadavg()[0], 2))
+        await self._bucket.put(self.lease.node, encode(self.lease.to_json()), ttl=LEASE_SECONDS)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                await self._connection.wait_connected()
+                await self._renew()
+            except Error:
+                continue  # a lost lease ends nothing by itself
+
+    async def stop(self) -> None:
+        """Say goodbye: the lease is given up at once, so that nobody waits for it to expire."""
+        if self._task:
+            self._task.cancel()
+        try:
+            await self._bucket.purge(self.lease.node)
+        except Error:
+            pass
+
+
+async def unsubscribe(subscription: object) -> None:
+    """End a subscription, on a connection that may be gone already."""
+    import nats.errors
+
+    try:
+        await subscription.unsubscribe()  # type: ignore[attr-defined]
+    except (nats.errors.Error, ValueError):
+        pass

@@ -1,0 +1,300 @@
+"""Running Python code under an address: `@process`, `run`, and what `Mesh.own` and `Mesh.run` are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import inspect
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from natsproc.errors import Cancelled, Closed, Error, Interrupted
+from natsproc.protocol.messages import Command, Outcome
+from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, new_id, sanitize
+
+from .node import Hosted, Spec
+from .owner import BlockingProcess, Process
+from .scopes import Interruptions
+
+if TYPE_CHECKING:
+    from .client import Mesh
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+KILL_SECONDS = 2.0
+
+
+def process(function: F | None = None, *, kind: str | None = None) -> Any:
+    """Mark a function as one that runs as a process; its name is the kind unless `kind` is given.
+
+    The function stays what it was and takes the process as its first argument: a `Process` if it is a
+    coroutine function, a `BlockingProcess` if it is a plain one.
+    """
+
+    def mark(function: F) -> F:
+        function.natsproc_kind = kind or function.__name__  # type: ignore[attr-defined]
+        return function
+
+    return mark if function is None else mark(function)
+
+
+def kind_of(function: Callable[..., Any]) -> str:
+    """The kind of a function: its mark's, or its name."""
+    return str(getattr(function, "natsproc_kind", None) or getattr(function, "__name__", "process"))
+
+
+class PythonTarget:
+    """What commands reach inside Python code."""
+
+    def __init__(self, hosted: Hosted, interruptions: Interruptions) -> None:
+        self._hosted = hosted
+        self._interruptions = interruptions
+        self.killed = False
+
+    async def apply(self, command: Command) -> Outcome:
+        """Do what the command says, on the I/O thread, and return when it has taken effect."""
+        interruptions = self._interruptions
+        future: concurrent.futures.Future[Outcome]
+        match command.verb:
+            case "interrupt":
+                what = Interrupted(
+                    command.reason, message=command.message, sender=command.sender, command=command.id
+                )
+                future = interruptions.interrupt(what, hard=command.hard)
+            case "pause":
+                future = interruptions.pause()
+            case "resume":
+                future = interruptions.resume()
+            case "cancel":
+                future = interruptions.cancel()
+            case "kill":
+                self.killed = True
+                future = interruptions.cancel(hard=True)
+            case _:
+                return Outcome("refused", f"Python code cannot {command.verb}")
+        self._hosted.mailbox.nudge()
+        waited = asyncio.wrap_future(future)
+        if command.verb != "kill":
+            return await waited
+        done, _ = await asyncio.wait([waited], timeout=KILL_SECONDS)
+        if done:
+            return waited.result()
+        return Outcome("unconfirmed", "the run has ended, but its Python code has not stopped yet")
+
+    async def inspect(self, stack: bool) -> dict[str, Any]:
+        """Whether it is paused, how long its loop has not turned, and where its code is."""
+        state: dict[str, Any] = {"paused": self._interruptions.paused}
+        age = self._interruptions.loop_age()
+        if age is not None:
+            state["loop_age"] = round(age, 3)
+        if stack:
+            state["stack"] = self._interruptions.stacks()
+        return state
+
+
+def _spec(
+    mesh: Mesh,
+    id: str | None,
+    kind: str,
+    labels: Mapping[str, str] | None,
+    parent: str,
+    restart: bool,
+    title: str = "",
+) -> Spec:
+    kind = sanitize(kind, "process")
+    address = mesh.address(id or new_id(kind))
+    parent = parent or os.environ.get("NATSPROC_ADDRESS", "")
+    return Spec(address, kind, dict(labels or {}), parent, title=title, restart=restart)
+
+
+def _ending(error: BaseException | None, killed: bool) -> tuple[str, int, str | None]:
+    """Status, exit code and error text of a run that ended with that exception."""
+    if killed:
+        return "killed", 137, None
+    if error is None:
+        return "completed", 0, None
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        return "interrupted", 130, str(error) or None
+    if isinstance(error, asyncio.CancelledError | Cancelled):
+        return "cancelled", 143, None
+    if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+        return ("failed" if error.code else "completed"), error.code or 0, None
+    return "failed", 1, f"{type(error).__name__}: {error}"
+
+
+@asynccontextmanager
+async def owned(
+    mesh: Mesh,
+    id: str | None,
+    *,
+    kind: str,
+    labels: Mapping[str, str] | None,
+    parent: str,
+    restart: bool,
+) -> AsyncIterator[Process]:
+    """See `Mesh.own`. The result to record may be left in the process's `result_data`."""
+    node = await mesh.node()
+    hosted = await mesh.io.call(node.host(_spec(mesh, id, kind, labels, parent, restart)))
+    interruptions = Interruptions(asyncio.get_running_loop())
+    target = PythonTarget(hosted, interruptions)
+    proc = Process(mesh.io, hosted, interruptions)
+    hosted.attach(target)
+    error: BaseException | None = None
+    try:
+        async with interruptions.main_scope():
+            yield proc
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        interruptions.close()
+        status, code, text = _ending(error, target.killed)
+        ending = mesh.io.submit(_end(hosted, status, code, proc.result_data, text))
+        await asyncio.shield(asyncio.wrap_future(ending))
+
+
+async def _end(hosted: Hosted, status: str, code: int, result: Any, error: str | None) -> None:
+    try:
+        await hosted.end(status, code, result=result, error=error)
+    except Closed:
+        pass
+    except Error as refused:
+        if hosted.log.ended:
+            return
+        if status == "completed":  # the result cannot be kept, so the run did not complete
+            await hosted.end("failed", 1, error=f"its result cannot be kept: {refused}")
+        raise
+
+
+async def run_on(
+    mesh: Mesh,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    id: str | None,
+    kind: str | None,
+    labels: Mapping[str, str] | None,
+    parent: str,
+    restart: bool,
+) -> Any:
+    """See `Mesh.run`."""
+    chosen = kind or kind_of(function)
+    if inspect.iscoroutinefunction(function):
+        async with owned(mesh, id, kind=chosen, labels=labels, parent=parent, restart=restart) as proc:
+            proc.result_data = await function(proc, *args, **kwargs)
+        return proc.result_data
+    call = functools.partial(
+        run_blocking,
+        mesh,
+        function,
+        args,
+        kwargs,
+        id=id,
+        kind=chosen,
+        labels=labels,
+        parent=parent,
+        restart=restart,
+    )
+    return await asyncio.to_thread(call)
+
+
+def run_blocking(
+    mesh: Mesh,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    id: str | None,
+    kind: str,
+    labels: Mapping[str, str] | None,
+    parent: str,
+    restart: bool,
+) -> Any:
+    """Run a plain function in this thread under an address, and return its result."""
+    node = mesh.io.wait(mesh.started_node())
+    hosted = mesh.io.wait(node.host(_spec(mesh, id, kind, labels, parent, restart)))
+    interruptions = Interruptions(None)
+    target = PythonTarget(hosted, interruptions)
+    hosted.attach(target)
+    result: Any = None
+    error: BaseException | None = None
+    try:
+        with interruptions.main_thread_scope(), _ctrl_c(interruptions):
+            result = function(BlockingProcess(mesh.io, hosted, interruptions), *args, **kwargs)
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        interruptions.close()
+        status, code, text = _ending(error, target.killed)
+        mesh.io.wait(_end(hosted, status, code, result, text))
+    return result
+
+
+@contextmanager
+def _ctrl_c(interruptions: Interruptions) -> Iterator[None]:
+    """Make Ctrl-C an interrupt like any other; the second one is Python's own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, previous)
+        interruptions.interrupt(Interrupted("Ctrl-C"), hard=True)
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def run(
+    function: Callable[..., Any],
+    /,
+    *args: Any,
+    id: str | None = None,
+    kind: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    restart: bool = False,
+    namespace: str = DEFAULT_NAMESPACE,
+    server: str | None = None,
+    creds: str | None = None,
+    context: str | None = None,
+    prefix: str = DEFAULT_PREFIX,
+    **kwargs: Any,
+) -> Any:
+    """Run `function(proc, *args, **kwargs)` in this thread under an address, and return its result.
+
+    The function gets a `Process` if it is a coroutine function, a `BlockingProcess` if it is a plain one; its
+    name is the kind unless `kind` is given. Starts the embedded server if none is named and none runs, and
+    says so on stderr. Ctrl-C is an interrupt.
+
+    Raises: Interrupted, what `natsproc.connect` and `Mesh.own` raise, and whatever the function raises.
+    """
+    from .client import connect
+
+    mesh = connect(server, creds=creds, context=context, namespace=namespace, prefix=prefix, start=True)
+    chosen = kind or kind_of(function)
+    if not inspect.iscoroutinefunction(function):
+        mesh.open()
+        try:
+            return run_blocking(
+                mesh, function, args, kwargs, id=id, kind=chosen, labels=labels, parent="", restart=restart
+            )
+        finally:
+            mesh.close()
+
+    async def main() -> Any:
+        async with mesh:
+            return await run_on(
+                mesh, function, args, kwargs, id=id, kind=chosen, labels=labels, parent="", restart=restart
+            )
+
+    return asyncio.run(main())

@@ -1,0 +1,275 @@
+"""A node: one OS process that runs processes, over one connection, one writer and one lease.
+
+Everything here lives on the I/O thread, so that commands are answered while user code blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+from natsproc.bus.claims import claim, mark_ended
+from natsproc.bus.clock import now
+from natsproc.bus.connection import Connection
+from natsproc.bus.control import ControlServer, ServedControl
+from natsproc.bus.discovery import Discovery
+from natsproc.bus.handoff import Handoff
+from natsproc.bus.inbox import InboxReader
+from natsproc.bus.log import EventLog
+from natsproc.bus.registry import LeaseKeeper, Registry
+from natsproc.bus.writer import Writer
+from natsproc.errors import Closed, Error
+from natsproc.protocol.messages import Command, Lease, Message, Outcome, Receipt, Record, Status
+from natsproc.protocol.names import Address, Names, new_token, sanitize
+
+SETTLE_SECONDS = 2.0
+
+# verb → the event that records that it was applied, and the state that follows
+_RECORDED = {
+    "interrupt": ("interrupted", None),
+    "pause": ("paused", "paused"),
+    "resume": ("resumed", "running"),
+    "cancel": ("cancelled", None),
+    "kill": ("killed", None),
+}
+
+
+class Target(Protocol):
+    """What commands act on: Python code, or a wrapped OS command."""
+
+    async def apply(self, command: Command) -> Outcome:
+        """Do what the command says and return when it is done. Called on the I/O thread."""
+
+    async def inspect(self, stack: bool) -> dict[str, Any]:
+        """Say how it is doing."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a process is to be, before it has an owner."""
+
+    address: Address
+    kind: str
+    labels: dict[str, str] = field(default_factory=dict)
+    parent: str = ""
+    title: str = ""
+    pty: bool = False
+    restart: bool = False
+
+
+class Node:
+    """Runs processes under one name on the mesh."""
+
+    def __init__(self, connection: Connection, names: Names, version: str) -> None:
+        self.connection = connection
+        self.names = names
+        host = socket.gethostname()
+        self.name = f"{sanitize(host, 'node')[:40]}-{new_token(6)}"
+        self.registry = Registry(connection, names)
+        self.writer = Writer(connection, names.event_stream)
+        self.control = ControlServer(connection, names, self.name)
+        self.hosted: dict[Address, Hosted] = {}
+        lease = Lease(self.name, host, os.getpid(), version, now())
+        self._keeper = LeaseKeeper(connection, names, lease)
+        self._discovery = Discovery(connection, self.name, version, self._metadata)
+
+    def _metadata(self) -> dict[str, str]:
+        lease = self._keeper.lease
+        return {"host": lease.host, "pid": str(lease.pid), "processes": str(len(self.hosted))}
+
+    @property
+    def lease(self) -> Lease:
+        return self._keeper.lease
+
+    async def start(self) -> None:
+        """Take the lease, and be found by discovery."""
+        await self.writer.start()
+        await self._keeper.start()
+        await self._discovery.start(self._keeper.lease.started)
+
+    async def host(self, spec: Spec) -> Hosted:
+        """Own a process from here on. Raises: AlreadyRunning, AlreadyEnded, NotAllowed, …"""
+        hosted = Hosted(self, spec)
+        await hosted.open()
+        self.hosted[spec.address] = hosted
+        self._keeper.update(len(self.hosted))
+        return hosted
+
+    def forget(self, hosted: Hosted) -> None:
+        self.hosted.pop(hosted.spec.address, None)
+        self._keeper.update(len(self.hosted))
+
+    async def stop(self) -> None:
+        """Store what is pending, and say goodbye."""
+        await self._discovery.stop()
+        await self.writer.close(timeout=5.0)
+        await self._keeper.stop()
+
+
+class Hosted:
+    """One process on its node: its log, inbox, control and record."""
+
+    log: EventLog
+    epoch: int
+    run: int
+
+    def __init__(self, node: Node, spec: Spec) -> None:
+        self.node = node
+        self.spec = spec
+        self.mailbox: Handoff[Message] = Handoff()
+        self.target: Target | None = None
+        self._ready = asyncio.Event()
+        self._recording = asyncio.Lock()
+        self._revision = 0
+        self._control: ServedControl | None = None
+        self._inbox: InboxReader | None = None
+
+    async def open(self) -> None:
+        """Claim the id, write the first event, and serve inbox and control."""
+        node, spec = self.node, self.spec
+        owned = await claim(
+            node.connection,
+            node.names,
+            spec.address,
+            node=node.name,
+            writer=node.writer,
+            restart=spec.restart,
+        )
+        self._owned = owned
+        self.epoch, self.run = owned.epoch, owned.run
+        self.log = EventLog(
+            node.connection,
+            node.writer,
+            node.names,
+            spec.address,
+            epoch=owned.epoch,
+            run=owned.run,
+            next_offset=owned.next_offset,
+            nonce=owned.nonce,
+        )
+        started = now()
+        self.record = Record(
+            spec.address, spec.kind, node.name, owned.epoch, owned.run, "running", started, started,
+            labels=spec.labels, parent=spec.parent, title=spec.title, pty=spec.pty,
+        )  # fmt: skip
+        lease = node.lease
+        first = {"kind": spec.kind, "node": node.name, "host": lease.host, "pid": lease.pid}
+        first |= {name: value for name in ("labels", "parent", "title") if (value := getattr(spec, name))}
+        self.log.append_lifecycle(owned.kind, first)
+        self._inbox = InboxReader(node.connection, node.names, spec.address, self.mailbox.put, owned.received)
+        # the control subject is served before anyone can find the process, and waits for its target
+        self._control, self._revision, _ = await asyncio.gather(
+            node.control.serve(spec.address, owned.epoch, self.apply),
+            node.registry.put(self.record),
+            self._inbox.start(),
+        )
+
+    def attach(self, target: Target) -> None:
+        """Say what commands act on; until then they wait."""
+        self.target = target
+        self._ready.set()
+
+    async def apply(self, command: Command) -> Receipt:
+        """Carry out one command, and return its final receipt once the log has stored what it did."""
+        if command.verb == "ping":
+            return self._receipt(command, Outcome(data={"offset": self.log.offset}))
+        await self._ready.wait()
+        assert self.target is not None
+        if command.verb == "inspect":
+            return self._receipt(command, Outcome(data=await self._inspect(bool(command.data.get("stack")))))
+        if command.verb not in _RECORDED:
+            return self._receipt(command, Outcome("refused", f"this version does not know {command.verb!r}"))
+        outcome = await self.target.apply(command)
+        return await self._record(command, outcome)
+
+    async def _record(self, command: Command, outcome: Outcome) -> Receipt:
+        data: dict[str, Any] = {"command": command.id, "sender": command.sender}
+        if command.reason:
+            data["reason"] = command.reason
+        if command.message is not None:
+            data["message"] = command.message
+        if outcome.why:
+            data["why"] = outcome.why
+        kind, state = _RECORDED[command.verb]
+        if outcome.status not in ("applied", "unconfirmed"):
+            kind, state = "refused", None
+            data["verb"] = command.verb
+        try:
+            offset = self.log.append_lifecycle(kind, data, cause=command.id)
+            await self.log.flush(offset)
+        except Error as error:
+            # what is not in the log did not happen, as far as anyone else can tell
+            status: Status = "too_late" if self.log.ended else "unconfirmed"
+            return self._receipt(command, replace(outcome, status=status, why=str(error)))
+        if state:
+            await self.set_state(state)
+        return replace(self._receipt(command, outcome), offset=offset)
+
+    def _receipt(self, command: Command, outcome: Outcome) -> Receipt:
+        return Receipt(
+            command.id, command.verb, outcome.status, outcome.why, command.sender, self.node.name, self.epoch,
+            data=outcome.data,
+        )  # fmt: skip
+
+    async def _inspect(self, stack: bool) -> dict[str, Any]:
+        assert self.target is not None
+        lease = self.node.lease
+        return {
+            "record": self.record.to_json(),
+            "epoch": self.epoch,
+            "run": self.run,
+            "offset": self.log.offset,
+            "stored": self.log.stored,
+            "inbox": len(self.mailbox),
+            "node": {
+                "name": self.node.name,
+                "host": lease.host,
+                "pid": lease.pid,
+                "load": os.getloadavg()[0],
+            },
+            "writer": asdict(self.node.writer.stats) | {"trouble": self.node.writer.trouble},
+            **await self.target.inspect(stack),
+        }
+
+    async def set_state(self, state: str) -> None:
+        """Write a new state to the registry; the log has it already."""
+        async with self._recording:
+            if self.log.ended or self.record.state == state:
+                return
+            self.record = replace(self.record, state=state, updated=now())
+            try:
+                self._revision = await self.node.registry.put(self.record, self._revision)
+            except Error:
+                pass  # for people only; the next change writes it again
+
+    async def end(self, status: str, code: int, **data: Any) -> int:
+        """Write the one terminal event, once every command taken has its place before it; returns its offset."""
+        self.mailbox.close(Closed(f"{self.spec.address} has ended"))
+        if self._control:
+            await self._control.settle(SETTLE_SECONDS)
+        ending = {"status": status, "code": code} | {
+            key: value for key, value in data.items() if value is not None
+        }
+        try:
+            return await self.log.end(ending)
+        finally:
+            await self._leave(status, code)
+
+    async def _leave(self, status: str, code: int) -> None:
+        self.node.forget(self)
+        if self._inbox:
+            await self._inbox.close()
+        async with self._recording:
+            time = now()
+            self.record = replace(self.record, state=status, code=code, updated=time, ended=time)
+            try:
+                if self.log.ended:
+                    await mark_ended(self.node.connection, self.node.names, self._owned)
+                    await self.node.registry.end(self.record)
+            except Error:
+                pass  # the log says that it ended; the registry is mended by the next owner or viewer
+        if self._control:
+            await self._control.close()

@@ -1,0 +1,391 @@
+"""The owner's side: what code uses to speak, listen, and be interrupted under its own address.
+
+One core, two faces: `Process` for coroutines, `BlockingProcess` (its `sync`) with the same names for plain
+functions and threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from natsproc.bus.handoff import Handoff
+from natsproc.bus.thread import IOThread
+from natsproc.errors import BadPayload, TimedOut
+from natsproc.protocol.messages import Json, Message
+from natsproc.protocol.names import Address
+from natsproc.scopes import Interruptions
+
+from .node import Hosted
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
+
+YIELD_EVERY = 64
+STREAM_PART = 256 * 1024
+
+
+class _Core:
+    """What both faces share: everything that neither waits nor blocks."""
+
+    def __init__(self, io: IOThread, hosted: Hosted, interruptions: Interruptions) -> None:
+        self._io = io
+        self._hosted = hosted
+        self._log = hosted.log
+        self._mailbox: Handoff[Message] = hosted.mailbox
+        self._interruptions = interruptions
+        self._appended = 0
+        self._streams: dict[str, int] = {}
+
+    @property
+    def address(self) -> Address:
+        """Where others find this process."""
+        return self._hosted.spec.address
+
+    @property
+    def id(self) -> str:
+        return self.address.id
+
+    @property
+    def namespace(self) -> str:
+        return self.address.namespace
+
+    @property
+    def kind(self) -> str:
+        return self._hosted.spec.kind
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return dict(self._hosted.spec.labels)
+
+    @property
+    def epoch(self) -> int:
+        """The fencing token: higher than that of every owner before."""
+        return self._hosted.epoch
+
+    @property
+    def run_number(self) -> int:
+        """Which life of the id this is: 1, 2, …"""
+        return self._hosted.run
+
+    @property
+    def paused(self) -> bool:
+        """Whether somebody has paused it; it waits at its next call that may wait."""
+        return self._interruptions.paused
+
+    def _append(self, type: str | BaseModel, data: Json, cause: str | None) -> int:
+        if self._io.forked:
+            return 0  # a forked child neither hangs nor writes
+        if not isinstance(type, str):
+            data, type = type, _snake(type.__class__.__name__)
+        self._appended += 1
+        return self._log.append(type, data, cause=cause)
+
+    def _taken(self, message: Message) -> None:
+        data = {
+            "message": message.id,
+            "sender": message.sender,
+            "position": message.position,
+            "data": message.data,
+        }
+        self._log.append_lifecycle("received", data, cause=message.id)
+
+    def _stream_name(self, name: str) -> str:
+        count = self._streams[name] = self._streams.get(name, 0) + 1
+        return name if count == 1 else f"{name}-{count}"
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+def _output(text: str | bytes, stream: str) -> dict[str, str]:
+    if isinstance(text, str):
+        return {"stream": stream, "text": text}
+    try:
+        return {"stream": stream, "text": text.decode()}
+    except UnicodeDecodeError:
+        return {"stream": stream, "base64": base64.b64encode(text).decode()}
+
+
+def _progress(done: float, total: float | None, text: str) -> dict[str, Any]:
+    return {"done": done} | ({} if total is None else {"total": total}) | ({"text": text} if text else {})
+
+
+def _typed(message: Message, model: type[M] | None) -> Message:
+    """The message with its data as `model`. Raises: BadPayload."""
+    if model is None:
+        return message
+    from dataclasses import replace
+
+    from pydantic import ValidationError
+
+    try:
+        return replace(message, data=model.model_validate(message.data))
+    except ValidationError as error:
+        raise BadPayload(
+            f"message {message.id} from {message.sender} is no {model.__name__}: {error}"
+        ) from None
+
+
+class Process(_Core):
+    """A process as its own code sees it, in coroutines.
+
+    Every method that writes returns the event's offset once the event has its place in the log's queue;
+    `flush` returns when all of it is stored. Writing waits only while the queue is full or the process paused.
+    """
+
+    def __init__(self, io: IOThread, hosted: Hosted, interruptions: Interruptions) -> None:
+        super().__init__(io, hosted, interruptions)
+        #: what the run returns, recorded in its terminal event: any JSON, or a pydantic model
+        self.result_data: Any = None
+        #: the blocking twin, with the same names, for plain functions and other threads
+        self.sync = BlockingProcess(io, hosted, interruptions, self._streams)
+
+    async def emit(self, type: str | BaseModel, data: Json = None, *, cause: str | None = None) -> int:
+        """Write an event of any type that is not one of natsproc's own; returns its offset.
+
+        `type` may be a pydantic model instead: its class name in snake case is the type, its fields the data.
+        Raises: BadPayload, TooLarge (no offset is used), OwnershipLost, AlreadyEnded, Interrupted (outside a
+        scope, when resuming from a pause).
+        """
+        await self._interruptions.gate()
+        offset = self._append(type, data, cause)
+        if self._log.full:
+            await self._io.call(self._log.room())
+        elif self._appended % YIELD_EVERY == 0:
+            await asyncio.sleep(0)  # a loop that only writes can be interrupted, too
+        return offset
+
+    async def output(self, text: str | bytes, stream: str = "stdout") -> int:
+        """Write text, or bytes, as a program would to `stream`."""
+        return await self.emit("output", _output(text, stream))
+
+    async def log(self, text: str, level: str = "info", **fields: Json) -> int:
+        """Write a line for people, with any further fields for programs."""
+        return await self.emit("log", {"level": level, "text": text, **fields})
+
+    async def progress(self, done: float, total: float | None = None, text: str = "") -> int:
+        """Say how far it is: `done` of `total` units, and what it is at."""
+        return await self.emit("progress", _progress(done, total, text))
+
+    async def metric(self, **values: float) -> int:
+        """Write named numbers, as in `await proc.metric(loss=0.31, accuracy=0.9)`."""
+        return await self.emit("metric", values)
+
+    async def message(self, data: Json) -> int:
+        """Write something that the process has to say, of any shape."""
+        return await self.emit("message", data)
+
+    def stream(self, name: str = "text") -> TextStream:
+        """Stream text piece by piece, as `async with proc.stream("answer") as s: await s.token("…")`.
+
+        Every piece is an event that names the stream; one closing event has the whole text and the offsets it
+        covers, so that a late joiner reads one event in place of thousands (`tail(compact=True)`).
+        """
+        return TextStream(self, self._stream_name(name))
+
+    async def receive(self, model: type[M] | None = None, *, timeout: float | None = None) -> Message:
+        """Take the next message from the inbox, waiting for it; its data as `model` if one is given.
+
+        Taking it is recorded in the log. Messages of one sender come in the order in which they were stored.
+        Raises: TimedOut after `timeout` seconds; BadPayload; Closed once the process has ended.
+        """
+        await self._interruptions.gate()
+        try:
+            async with asyncio.timeout(timeout):
+                message = await self._mailbox.take()
+        except TimeoutError:
+            raise TimedOut(f"{self.address} received nothing within {timeout:g} s") from None
+        self._taken(message)
+        return _typed(message, model)
+
+    async def inbox(self, model: type[M] | None = None) -> AsyncIterator[Message]:
+        """Take one message after the other, for ever."""
+        while True:
+            yield await self.receive(model)
+
+    def interruptible(self) -> AbstractAsyncContextManager[Any]:
+        """Scope what an interrupt stops: `async with proc.interruptible(): …`.
+
+        A scope that was interrupted raises Interrupted at its exit. Outside any scope an interrupt ends the
+        whole function.
+        """
+        return self._interruptions.scope()
+
+    async def check(self) -> None:
+        """Wait while paused, and let an interrupt land here. Raises: Interrupted."""
+        await self._interruptions.gate()
+        await asyncio.sleep(0)
+
+    async def flush(self) -> None:
+        """Return when everything written so far is stored, and still counts. Raises: OwnershipLost."""
+        if not self._io.forked:
+            await self._io.call(self._log.flush())
+
+
+class BlockingProcess(_Core):
+    """The blocking twin of `Process`: the same names, for plain functions and threads."""
+
+    def __init__(
+        self,
+        io: IOThread,
+        hosted: Hosted,
+        interruptions: Interruptions,
+        streams: dict[str, int] | None = None,
+    ) -> None:
+        super().__init__(io, hosted, interruptions)
+        if streams is not None:
+            self._streams = streams
+
+    def emit(self, type: str | BaseModel, data: Json = None, *, cause: str | None = None) -> int:
+        """See `Process.emit`."""
+        if not self._io.forked:
+            self._interruptions.check()
+        offset = self._append(type, data, cause)
+        if offset and self._log.full:
+            self._io.wait(self._log.room())
+        return offset
+
+    def output(self, text: str | bytes, stream: str = "stdout") -> int:
+        """See `Process.output`."""
+        return self.emit("output", _output(text, stream))
+
+    def log(self, text: str, level: str = "info", **fields: Json) -> int:
+        """See `Process.log`."""
+        return self.emit("log", {"level": level, "text": text, **fields})
+
+    def progress(self, done: float, total: float | None = None, text: str = "") -> int:
+        """See `Process.progress`."""
+        return self.emit("progress", _progress(done, total, text))
+
+    def metric(self, **values: float) -> int:
+        """See `Process.metric`."""
+        return self.emit("metric", values)
+
+    def message(self, data: Json) -> int:
+        """See `Process.message`."""
+        return self.emit("message", data)
+
+    def stream(self, name: str = "text") -> BlockingTextStream:
+        """See `Process.stream`; used as `with proc.stream("answer") as s: s.token("…")`."""
+        return BlockingTextStream(self, self._stream_name(name))
+
+    def receive(self, model: type[M] | None = None, *, timeout: float | None = None) -> Message:
+        """See `Process.receive`. An interrupt lands here, too."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            nudges = self._mailbox.nudges
+            self._interruptions.check()
+            left = None if deadline is None else deadline - time.monotonic()
+            message = self._mailbox.take_blocking(left, nudges=nudges)
+            if message is not None:
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimedOut(f"{self.address} received nothing within {timeout:g} s")
+        self._taken(message)
+        return _typed(message, model)
+
+    def inbox(self, model: type[M] | None = None) -> Iterator[Message]:
+        """See `Process.inbox`."""
+        while True:
+            yield self.receive(model)
+
+    def interruptible(self) -> AbstractContextManager[Any]:
+        """See `Process.interruptible`; used as `with proc.interruptible(): …`, it ends at the next `check`."""
+        return self._interruptions.thread_scope()
+
+    def check(self) -> None:
+        """Wait while paused; where an interrupt lands in plain code. Raises: Interrupted."""
+        self._interruptions.check()
+
+    def flush(self) -> None:
+        """See `Process.flush`."""
+        if not self._io.forked:
+            self._io.wait(self._log.flush())
+
+
+class _Stream:
+    """The text of one stream so far, and which offsets it covers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._parts: list[str] = []
+        self._size = 0
+        self._first = self._last = 0
+
+    @property
+    def text(self) -> str:
+        """What was streamed since the last closing event."""
+        return "".join(self._parts)
+
+    def _add(self, text: str, offset: int) -> bool:
+        self._parts.append(text)
+        self._size += len(text)
+        self._first = self._first or offset
+        self._last = offset
+        return self._size >= STREAM_PART
+
+    def _closing(self) -> dict[str, Any] | None:
+        if not self._parts:
+            return None
+        data = {"stream": self.name, "text": self.text, "first": self._first, "last": self._last}
+        self._parts, self._size, self._first = [], 0, 0
+        return data
+
+
+class TextStream(_Stream):
+    """A text that is streamed piece by piece; made by `Process.stream`."""
+
+    def __init__(self, process: Process, name: str) -> None:
+        super().__init__(name)
+        self._process = process
+
+    async def token(self, text: str) -> int:
+        """Write the next piece; returns its offset."""
+        offset = await self._process.emit("token", {"stream": self.name, "text": text})
+        if self._add(text, offset):
+            self._close()
+        return offset
+
+    def _close(self) -> None:
+        if (data := self._closing()) is not None:
+            self._process._append("text", data, None)
+
+    async def __aenter__(self) -> TextStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # without a wait, so that an interrupted stream has its closing event as well
+        self._close()
+
+
+class BlockingTextStream(_Stream):
+    """See `TextStream`; made by `BlockingProcess.stream`."""
+
+    def __init__(self, process: BlockingProcess, name: str) -> None:
+        super().__init__(name)
+        self._process = process
+
+    def token(self, text: str) -> int:
+        """Write the next piece; returns its offset."""
+        offset = self._process.emit("token", {"stream": self.name, "text": text})
+        if self._add(text, offset):
+            self._close()
+        return offset
+
+    def _close(self) -> None:
+        if (data := self._closing()) is not None:
+            self._process._append("text", data, None)
+
+    def __enter__(self) -> BlockingTextStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()

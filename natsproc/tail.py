@@ -1,0 +1,268 @@
+"""Watching processes: what the I/O thread reads, as an async iterator in the viewer's own loop.
+
+A viewer that is slow, asleep or gone costs the process nothing: batches wait here up to a bound, then the
+reader on the I/O thread stops reading and later re-reads from the log what it did not take live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from natsproc.bus.handoff import Handoff
+from natsproc.bus.tail import Start, follow
+from natsproc.bus.thread import IOThread
+from natsproc.errors import BadPayload, Error
+from natsproc.protocol.compact import Compact
+from natsproc.protocol.messages import Cursor, Event, Notice, Record
+from natsproc.protocol.names import Address, check_name, check_pattern, is_pattern
+
+if TYPE_CHECKING:
+    import concurrent.futures
+
+    from pydantic import BaseModel
+
+    from .client import Mesh
+
+T = TypeVar("T")
+Item = Event | Notice
+
+BATCHES = 64
+
+
+class Follow(Generic[T]):
+    """An async iterator over what a source on the I/O thread yields in batches."""
+
+    def __init__(self, io: IOThread, source: Callable[[], AsyncIterator[Sequence[T]]]) -> None:
+        self._io = io
+        self._source = source
+        self._batch: deque[T] = deque()
+        self._handoff: Handoff[Sequence[T]] = Handoff(BATCHES)
+        self._pump: concurrent.futures.Future[None] | None = None
+
+    def __aiter__(self) -> Follow[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._batch:
+            if self._pump is None:
+                self._pump = self._io.submit(self._run())
+            try:
+                self._batch.extend(await self._handoff.take())
+            except Handoff.Done:
+                raise StopAsyncIteration from None
+        return self._batch.popleft()
+
+    async def _run(self) -> None:
+        try:
+            async with aclosing(self._source()) as source:  # type: ignore[type-var]
+                async for batch in source:
+                    self._handoff.put(batch)
+                    await self._handoff.room()
+        except BaseException as error:
+            self._handoff.close(error if isinstance(error, Exception) else None)
+            raise
+        self._handoff.close()
+
+    async def aclose(self) -> None:
+        """Stop watching. What is watched goes on."""
+        self._handoff.close()
+        self._batch.clear()
+        if self._pump is not None and not self._pump.done():
+            self._pump.cancel()
+            await asyncio.sleep(0)
+
+    async def __aenter__(self) -> Follow[T]:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class Tail(Follow[Item]):
+    """What a process says, as `Event`s, and what the reader itself has to say, as `Notice`s.
+
+    Iterate it, in `async with` or with `aclose()` at the end if you leave early. `cursor` is where to go on.
+    """
+
+    def __init__(
+        self,
+        io: IOThread,
+        source: Callable[[], AsyncIterator[Sequence[Item]]],
+        models: Mapping[str, type[BaseModel]] | None = None,
+    ) -> None:
+        super().__init__(io, source)
+        self._models = models or {}
+        self.cursor = ""  #: of the last event yielded
+
+    async def __anext__(self) -> Item:
+        item = await super().__anext__()
+        if isinstance(item, Event):
+            self.cursor = item.cursor
+            if self._models and (model := self._models.get(item.type)) is not None:
+                return replace(item, data=_validated(model, item))
+        return item
+
+
+def _validated(model: type[BaseModel], event: Event) -> BaseModel:
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(event.data)
+    except ValidationError as error:
+        raise BadPayload(f"event {event.offset} ({event.type}) is no {model.__name__}: {error}") from None
+
+
+def tail_one(
+    mesh: Mesh,
+    address: Address,
+    *,
+    cursor: Cursor | None,
+    n: int | None,
+    since: float | None,
+    run: int | Literal["all"] | None,
+    follow: bool,
+    compact: bool,
+    types: Collection[str],
+    models: Mapping[str, type[BaseModel]] | None,
+) -> Tail:
+    """See `ProcessHandle.tail`."""
+    start = _start(cursor, n, since, run)
+    return Tail(mesh.io, lambda: _read(mesh, address, start, follow, compact, types), models)
+
+
+def _start(
+    cursor: Cursor | None, n: int | None, since: float | None, run: int | Literal["all"] | None
+) -> Start:
+    if sum(choice is not None for choice in (cursor, n, since, run)) > 1:
+        raise BadPayload("choose one of after, n, since and run: each says where the tail begins")
+    if cursor is not None:
+        return Start("cursor", cursor=cursor)
+    if n is not None:
+        return Start("last", n=n) if n > 0 else Start("new")
+    if since is not None:
+        return Start("since", seconds=since)
+    return Start("first") if run == "all" else Start("run", run=run)
+
+
+async def _read(
+    mesh: Mesh, address: Address, start: Start, live: bool, compact: bool, types: Collection[str]
+) -> AsyncIterator[Sequence[Item]]:
+    source = follow(mesh.connection, mesh.names, address, start=start, follow=live)
+    shorten = Compact() if compact else None
+    async with aclosing(source):
+        async for batch in source:
+            items: Sequence[Item] = batch
+            if shorten is not None:
+                items = [kept for item in batch for kept in shorten.feed(item)]
+            if types:
+                items = [item for item in items if isinstance(item, Notice) or item.type in types]
+            if items:
+                yield items
+        if shorten is not None and (rest := shorten.flush()):
+            yield rest
+
+
+def tail_many(
+    mesh: Mesh,
+    patterns: Sequence[str],
+    *,
+    kind: str | None,
+    follow: bool,
+    n: int | None,
+    since: float | None,
+    types: Collection[str],
+    compact: bool,
+) -> Tail:
+    """See `Mesh.tail`."""
+    start = _start(None, n, since, None)
+    wanted = _Selection(mesh, patterns, kind)
+
+    def read(address: Address) -> AsyncIterator[Sequence[Item]]:
+        return _read(mesh, address, start, follow, compact, types)
+
+    return Tail(mesh.io, lambda: _merge(mesh, wanted, read, follow))
+
+
+class _Selection:
+    """Which processes are meant: some by id, some by pattern."""
+
+    def __init__(self, mesh: Mesh, patterns: Sequence[str], kind: str | None) -> None:
+        self.named = [mesh.address(text) for text in patterns if not is_pattern(text)]
+        self.kind = kind
+        self.patterns: list[tuple[str, str]] = []
+        for text in patterns or ("*",):
+            if is_pattern(text):
+                namespace, slash, id_pattern = text.rpartition("/")
+                space = (
+                    (namespace if namespace == "*" else check_name(namespace, "namespace")) if slash else ""
+                )
+                self.patterns.append((space or mesh.namespace, check_pattern(id_pattern)))
+
+    def takes(self, record: Record) -> bool:
+        address = record.address
+        return (self.kind is None or record.kind == self.kind) and any(
+            fnmatchcase(address.namespace, namespace) and fnmatchcase(address.id, pattern)
+            for namespace, pattern in self.patterns
+        )
+
+
+async def _merge(
+    mesh: Mesh, wanted: _Selection, read: Callable[[Address], AsyncIterator[Sequence[Item]]], live: bool
+) -> AsyncIterator[Sequence[Item]]:
+    merged: Handoff[Sequence[Item]] = Handoff(BATCHES)
+    tasks: dict[Address, asyncio.Task[None]] = {}
+
+    def begin(address: Address) -> None:
+        if (task := tasks.get(address)) is None or task.done():
+            tasks[address] = asyncio.create_task(forward(address))
+            tasks[address].add_done_callback(lambda _: finished())
+
+    async def forward(address: Address) -> None:
+        async with aclosing(read(address)) as source:  # type: ignore[type-var]
+            async for batch in source:
+                merged.put(batch)
+                await merged.room()
+
+    def finished() -> None:
+        errors = [
+            e
+            for t in tasks.values()
+            if t.done() and not t.cancelled() and isinstance(e := t.exception(), Error)
+        ]
+        if errors:
+            merged.close(errors[0])
+        elif not (live and wanted.patterns) and all(task.done() for task in tasks.values()):
+            merged.close()
+
+    async def discover() -> None:
+        async for _, record in mesh.registry.watch():
+            if record is not None and wanted.takes(record):
+                begin(record.address)
+
+    watcher: asyncio.Task[None] | None = None
+    try:
+        for address in wanted.named:
+            begin(address)
+        if wanted.patterns:
+            if live:
+                watcher = asyncio.create_task(discover())
+                await asyncio.sleep(0)
+            for record in await mesh.registry.list(ended=not live):
+                if wanted.takes(record):
+                    begin(record.address)
+        if not tasks:
+            finished()
+        while True:
+            try:
+                yield await merged.take()
+            except Handoff.Done:
+                return
+    finally:
+        for task in (*tasks.values(), *([watcher] if watcher else ())):
+            task.cancel()

@@ -17,9 +17,9 @@ from natsproc.errors import Cancelled, Closed, Error, Interrupted
 from natsproc.protocol.messages import Command, Outcome
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, new_id, sanitize
 
+from .interruptions import Interruptions
 from .node import Hosted, Spec
 from .owner import BlockingProcess, Process
-from .scopes import Interruptions
 
 if TYPE_CHECKING:
     from .client import Mesh

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from natsproc.bus.handoff import Handoff
 from natsproc.bus.thread import IOThread
 from natsproc.errors import BadPayload, TimedOut
+from natsproc.interruptions import Interruptions
 from natsproc.protocol.messages import Json, Message
 from natsproc.protocol.names import Address
-from natsproc.scopes import Interruptions
 
 from .node import Hosted
 

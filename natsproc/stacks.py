@@ -54,7 +54,7 @@ def age(loop: asyncio.AbstractEventLoop) -> float | None:
     return seconds if seconds > 1.25 * PULSE else 0.0
 
 
-def stacks(loop: asyncio.AbstractEventLoop | None = None) -> dict[str, list[str]]:
+def capture(loop: asyncio.AbstractEventLoop | None) -> dict[str, list[str]]:
     """The stack of every thread and of every task that waits in the loop, innermost frame last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     found = {

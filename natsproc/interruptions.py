@@ -1,0 +1,322 @@
+"""What interrupts, pauses and cancels reach inside one process of Python code. Knows no NATS.
+
+A command comes in on the I/O thread; the code it is meant for runs in tasks of the user's loop, or as a plain
+function in some thread. Between them stand scopes, of which the outermost is the whole function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import copy
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from natsproc import hard as force
+from natsproc import stacks
+from natsproc.errors import Cancelled, Interrupted
+from natsproc.protocol.messages import Outcome
+from natsproc.scopes import Order, Scope, TaskScope, ThreadScope, around, innermost
+
+GRACE = 0.05
+"""Seconds that a hard interrupt gives the code to come to an await or a check before it is forced."""
+
+ENDED = Outcome("too_late", "the process has ended")
+BEST_EFFORT = "forced in a thread other than the main one, which is best effort"
+
+Future = concurrent.futures.Future[Outcome]
+
+
+class Interruptions:
+    """The scopes, the pause and the pending commands of one process; `loop` is None for a plain function.
+
+    Commands may come from any thread. Each returns a future that resolves once it has taken effect: an
+    interrupt when every scope that it fired has been left, a cancellation when the function has.
+    `on_scope_exit` is called in the user's thread just before an interrupt is first raised; it must not raise.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop | None,
+        *,
+        on_scope_exit: Callable[[Interrupted], None] | None = None,
+    ) -> None:
+        self.on_scope_exit = on_scope_exit
+        self.shield = force.Shield()  #: for short code that a hard interrupt must not tear apart
+        self._loop = loop
+        self._thread = 0  # the one that runs the function, or its loop
+        self._main: Scope[Any] | None = None
+        self._scopes: list[Scope[Any]] = []  # open ones, in order of entry, without the main scope
+        self._orders: set[Order] = set()  # not settled yet
+        self._ended = False
+        self.reset()
+        _all.add(self)
+
+    def reset(self) -> None:
+        """Be new, as it has to be in a forked child: no pause, nothing pending, and a lock that is free."""
+        self.paused = False
+        self._orders.clear()
+        self._resumed = asyncio.Event()
+        self._changed = threading.Condition()  # reentrant, as a signal's handler may come in between
+
+    # For the code of the process.
+
+    def scope(self) -> TaskScope:
+        """What an interrupt stops, in async code."""
+        return TaskScope(self)
+
+    def thread_scope(self) -> ThreadScope:
+        """What an interrupt stops, in plain code."""
+        return ThreadScope(self)
+
+    def main_scope(self) -> TaskScope:
+        """The scope around a whole async function, fired if no other is open. May raise Cancelled, too."""
+        return TaskScope(self, main=True)
+
+    def main_thread_scope(self) -> ThreadScope:
+        """The same around a plain function, in the thread that runs it."""
+        return ThreadScope(self, main=True)
+
+    async def gate(self) -> None:
+        """Stands before whatever may wait: holds while paused, except code that is being stopped."""
+        if self._orders and any(order.open is None for order in self._orders):
+            await asyncio.sleep(0)  # so that code which never suspends is reached, too
+        while self.paused and not self._being_stopped():
+            self._resumed.clear()
+            if self.paused:
+                await self._resumed.wait()
+
+    def check(self) -> None:
+        """The same for plain code in any thread of the process, and where such code is stopped.
+
+        Raises: Interrupted; Cancelled.
+        """
+        with self._changed:
+            while True:
+                if self._orders and (task := force.current_task()) is not None:
+                    self.fire_all(task)  # in its loop's place, which can't turn meanwhile
+                self._raise_fired()
+                if not self.paused or self._being_stopped():
+                    return
+                self._changed.wait()
+
+    # For whoever commands it.
+
+    def interrupt(self, interrupt: Interrupted, *, hard: bool = False) -> Future:
+        """Fire the innermost scope of every task and thread that has one open, or else the whole function."""
+        return self._send(Order(interrupt), hard)
+
+    def cancel(self, *, hard: bool = False) -> Future:
+        """End the function, whatever scopes are open."""
+        return self._send(Order(None), hard)
+
+    def pause(self) -> Future:
+        """Hold the code at its next call that may wait."""
+        return self._set_paused(True)
+
+    def resume(self) -> Future:
+        """Let it go on."""
+        return self._set_paused(False)
+
+    def close(self) -> None:
+        """The function has ended: what is pending, and whatever comes now, is too late."""
+        with self._changed:
+            self._ended = True
+            for order in list(self._orders):
+                order.settle(ENDED)
+
+    def _send(self, order: Order, hard: bool) -> Future:
+        with self._changed:
+            if self._ended:
+                order.settle(ENDED)
+                return order.future
+            self._orders.add(order)
+            order.future.add_done_callback(lambda _: self._orders.discard(order))
+            self._changed.notify_all()
+        if self._loop is None:
+            self._fire(order)
+        else:
+            try:
+                self._loop.call_soon_threadsafe(self._fire, order)
+            except RuntimeError:
+                order.settle(Outcome("too_late", "the process's event loop is closed"))
+        if hard:
+            threading.Thread(target=self._force, args=(order,), name="natsproc-hard", daemon=True).start()
+        return order.future
+
+    def _set_paused(self, paused: bool) -> Future:
+        future: Future = concurrent.futures.Future()
+        with self._changed:
+            outcome = Outcome("applied")
+            if self._ended:
+                outcome = ENDED
+            elif self.paused == paused:
+                outcome = Outcome("applied", "already paused" if paused else "not paused")
+            self.paused = paused and not self._ended
+            self._changed.notify_all()
+            if self._loop is not None and not paused:
+                with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits there
+                    self._loop.call_soon_threadsafe(self._resumed.set)
+        future.set_result(outcome)
+        return future
+
+    # Scopes, as they open, fire and close.
+
+    def enter(self, scope: Scope[Any], runner: asyncio.Task[Any] | int) -> None:
+        with self.shield, self._changed:
+            scope.runner, scope.outer, scope.open = runner, innermost.get(), True
+            innermost.set(scope)
+            if not scope.main:
+                self._scopes.append(scope)
+                return
+            self._main, self._thread = scope, threading.get_ident()
+            force.install()
+            if isinstance(scope, TaskScope):
+                self._loop = asyncio.get_running_loop()
+                stacks.watch(self._loop)
+            for order in list(self._orders):
+                self._fire(order)
+
+    def leave(self, scope: Scope[Any]) -> None:
+        with self._changed:
+            if not scope.open:
+                return
+            scope.open = False
+            index = -1 if scope.main else self._scopes.index(scope)
+            abandoned = [inner for inner in self._scopes[index + 1 :] if inner.runner == scope.runner]
+            for inner in abandoned:
+                scope.take_over(inner)
+            self._scopes = [other for other in self._scopes if other.open]
+            if innermost.get() in (scope, *abandoned):
+                innermost.set(scope.outer)
+            if scope.main:
+                self._main = None
+                force.uninstall()
+                if isinstance(scope, TaskScope) and self._loop is not None:
+                    stacks.unwatch(self._loop)
+
+    def fire_all(self, running: asyncio.Task[Any]) -> None:
+        for order in list(self._orders):
+            self._fire(order, running)
+
+    def _fire(self, order: Order, running: asyncio.Task[Any] | None = None) -> None:
+        """Decide which scopes it is for; the task that is `running` learns of it by an exception instead."""
+        with self._changed:
+            if self._main is None or order.open is not None or order.future.done():
+                return
+            live = [
+                scope for scope in self._scopes if isinstance(scope, ThreadScope) or not scope.runner.done()
+            ]
+            innermost = {scope.runner: scope for scope in live} if order.interrupt else {}
+            targets = list(innermost.values()) or [self._main]
+            order.open = set(targets)
+            for scope in targets:
+                scope.fired.append(order)
+                scope.told = False
+                if isinstance(scope, TaskScope) and scope.runner is not running:
+                    scope.cancels += 1
+                    scope.runner.cancel()
+                    scope.runner.add_done_callback(partial(self._gone, scope))
+            self._changed.notify_all()
+
+    def _gone(self, scope: TaskScope, task: asyncio.Task[Any]) -> None:
+        """A task ended with a scope open, in a generator that it abandoned."""
+        if scope.open:
+            self.leave(scope)
+            for order in scope.fired:
+                order.left(scope, raised=True)
+
+    def _being_stopped(self) -> bool:
+        return any(scope.fired and scope.open for scope in around())
+
+    def _raise_fired(self) -> None:
+        """Tell plain code, once, what fired its scope; and threads that a fired scope started, each time."""
+        ident = threading.get_ident()
+        outermost = [self._main] if self._main is not None else []
+        for scope in list(around()) or outermost:
+            if scope.owner is not self or not scope.fired:
+                continue
+            if scope.runner != ident or not scope.told:
+                last = scope.fired[-1]
+                cancelled = any(order.interrupt is None for order in scope.fired)
+                if scope.runner == ident:
+                    scope.told = True
+                    if scope.main and not cancelled:  # nothing is left by raising it here, so this is all
+                        orders, scope.fired = scope.fired, []
+                        for order in orders:
+                            order.left(scope, raised=True)
+                raise Cancelled if cancelled else copy.copy(last.interrupt)  # type: ignore[misc]
+
+    # Code that never awaits.
+
+    def _force(self, order: Order) -> None:
+        wait = GRACE
+        while not concurrent.futures.wait([order.future], wait).done and self._strike(order):
+            wait = min(2 * wait, 1.0)
+
+    def _strike(self, order: Order) -> bool:
+        """Force what has not come to an await or a check by itself; returns whether to do it once more."""
+        with self._changed:
+            if order.open is None:  # the loop has not turned
+                there = force.by_signal(self._thread) or self._is_in_loop()
+                return not (there and self._strike_thread(order, self._thread))
+            scopes = [s for s in list(order.open) if isinstance(s, ThreadScope) and not s.told]
+            for scope in scopes:
+                if self._strike_thread(order, scope.runner):
+                    scope.told = True
+            return not all(scope.told for scope in scopes)
+
+    def _strike_thread(self, order: Order, ident: int) -> bool:
+        """Returns whether it is done; a signal may come at the wrong moment, and only its handler knows."""
+        if force.by_signal(ident):
+            force.strike(partial(self._is_hit, order))
+            return False
+        if self.shield.held(ident):
+            return False
+        order.remark = BEST_EFFORT
+        force.raise_in(ident)
+        return True
+
+    def _is_in_loop(self) -> bool:
+        task = asyncio.current_task(self._loop) if self._loop is not None else None
+        return any(scope is not None and scope.runner is task for scope in (*self._scopes, self._main))
+
+    def _is_hit(self, order: Order) -> bool:
+        """Asked by the signal's handler: has it interrupted the code that the order is for?"""
+        ident = threading.get_ident()
+        if order.future.done() or self.shield.held(ident):
+            return False
+        if order.open is not None:
+            hit = [scope for scope in list(order.open) if scope.runner == ident and not scope.told]
+            for scope in hit:
+                scope.told = True
+            return bool(hit)
+        task = force.current_task()
+        if task is None or all(scope.owner is not self for scope in around()):
+            return False
+        self._fire(order, task)
+        return True
+
+    # For inspection.
+
+    def loop_age(self) -> float | None:
+        """Seconds for which the process's event loop has not turned, 0 below about one; None without a loop."""
+        return stacks.age(self._loop) if self._loop is not None else None
+
+    def stacks(self) -> dict[str, list[str]]:
+        """Where every thread, and every task of the loop, is now; innermost frame last."""
+        return stacks.capture(self._loop)
+
+
+def _after_fork() -> None:
+    for interruptions in _all:
+        interruptions.reset()
+
+
+_all: weakref.WeakSet[Interruptions] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_after_fork)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -96,6 +95,8 @@ def with_target(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine; Ctrl-C comes out as KeyboardInterrupt."""
+    import asyncio
+
     return asyncio.run(work)
 
 

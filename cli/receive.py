@@ -1,0 +1,22 @@
+"""`natsproc receive`."""
+
+from __future__ import annotations
+
+from natsproc_cli import exits, options
+
+
+def receive(timeout: options.Timeout = None, output: options.Output = "text") -> int:
+    """Take the next message from the inbox of the process that this runs in, and print it.
+
+    Text comes as it is, anything else as JSON. Exits with 124 when the time runs out, with 1 at the end of
+    the input. Once a program has received, messages come no longer on its stdin.
+    """
+    import natsproc
+    from natsproc.protocol.messages import encode
+
+    message = natsproc.current().receive(timeout=timeout)
+    if output == "json":
+        exits.print_json({"sender": message.sender, "position": message.position, **message.to_json()})
+    elif message.kind == "message":
+        print(message.data if isinstance(message.data, str) else encode(message.data).decode(), flush=True)
+    return exits.FAILURE if message.kind == "eof" else 0

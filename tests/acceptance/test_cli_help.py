@@ -1,0 +1,179 @@
+"""The command line where no server is needed: help, usage, exit codes, examples, completion."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from cli_harness import Cli
+
+from natsproc_cli.cheat import topics
+from natsproc_cli.main import SECTIONS, build
+
+COMMANDS = [name for section in SECTIONS.values() for name in section]
+HEAVY = "nats", "nkeys", "pydantic", "pydantic_core", "rich", "asyncio", "pyte", "psutil"
+
+IMPORTED = """
+import sys, io, contextlib
+from natsproc_cli.main import main
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    code = main(sys.argv[1:])
+print(code, *sorted(sys.modules))
+print(out.getvalue())
+"""
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+def modules_after(*arguments: str) -> tuple[set[str], str]:
+    script = [sys.executable, "-c", IMPORTED, *arguments]
+    said, _, out = subprocess.run(script, capture_output=True, text=True, check=True).stdout.partition("\n")
+    code, *modules = said.split()
+    assert code == "0"
+    return set(modules), out
+
+
+def test_help_lists_every_command_and_imports_none() -> None:
+    modules, out = modules_after("--help")
+    for name, help in ((name, help) for section in SECTIONS.values() for name, help in section.items()):
+        assert re.search(rf"^  {name} +{re.escape(help.split()[0])}", out, re.MULTILINE)
+    assert not modules & {f"natsproc_cli.{name}" for name in COMMANDS}
+    assert not modules & set(HEAVY)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_imports_nothing_that_takes_long(command: str) -> None:
+    modules, out = modules_after(command, "--help")
+    assert f"natsproc {command}" in out
+    assert not modules & set(HEAVY)
+
+
+def test_without_a_command_it_says_what_there_is(cli: Cli) -> None:
+    assert cli.ok() == cli.ok("--help")
+    assert cli.ok("--version").startswith("natsproc ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["nonsense"], 2, "No such command"),
+        (["tial", "x"], 2, "Did you mean 'tail'"),
+        (["--nonsense"], 2, "No such option"),
+        (["ps", "--nonsense"], 2, "No such option"),
+        (["ps", "-o", "xml"], 2, "'xml'"),
+        (["ps", "-l", "novalue"], 2, "key=value"),
+        (["ps", "-w", "-o", "id"], 2, "--watch"),
+        (["tail"], 2, "name a process"),
+        (["tail", "a", "-n", "1", "--since", "1m"], 2, "--last and --since exclude each other"),
+        (["tail", "a", "b", "--run", "1"], 2, "one process"),
+        (["tail", "a", "--run", "0"], 2, "from 1"),
+        (["tail", "a", "--since", "soon"], 2, "not a duration"),
+        (["tail", "a.b"], 2, "cannot be a process id"),
+        (["tail", "x" * 10_000], 2, "10000 characters"),
+        (["send", "a"], 2, "say what to send"),
+        (["send", "a", "--json", "{"], 2, "not JSON"),
+        (["interrupt", "a", "--json", "-m", "{"], 2, "not JSON"),
+        (["pause", "a b"], 2, "cannot be a process id"),
+        (["pause", "-N", "one", "two/a"], 2, "'one' was asked for"),
+        (["cheat", "nonsense"], 2, "no cheat sheet"),
+        (["emit", "metric", "loss"], 2, "name=value"),
+        (["emit", "progress", "half"], 2, "DONE/TOTAL"),
+        (["wait"], 125, "Missing argument"),
+        (["wait", "a b"], 125, "cannot be a process id"),
+        (["attach"], 125, "Missing argument"),
+        (["run"], 125, "Missing argument"),
+        (["run", "--id", "a b", "--", "true"], 125, "cannot be a process id"),
+        (["ps"], 4, "natsproc up"),
+        (["tail", "a"], 4, "natsproc up"),
+        (["send", "a", "x"], 4, "natsproc up"),
+        (["pause", "a"], 4, "natsproc up"),
+        (["inspect", "a"], 4, "natsproc up"),
+        (["wait", "a"], 125, "natsproc up"),
+        (["attach", "a"], 125, "natsproc up"),
+        (["run", "--", "true"], 125, "natsproc up"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
+)
+def test_failures_have_their_exit_code_and_say_so_on_stderr(
+    cli: Cli, arguments: list[str], code: int, says: str
+) -> None:
+    done = cli(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith("natsproc: ")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_json_tells_a_failure_of_ours_from_the_end_of_a_process(cli: Cli) -> None:
+    done = cli("wait", "a", "-o", "json")
+    assert done.returncode == 125
+    assert '"error":"NoServer"' in done.stdout
+
+
+def test_no_server_without_a_choice_of_one_says_how_to_start_it(cli: Cli) -> None:
+    del cli.env["NATS_URL"]
+    done = cli("ps")
+    assert done.returncode == 4
+    assert "natsproc up" in done.stderr
+
+
+def examples() -> list[tuple[str, str]]:
+    folder = Path(__file__).parents[2] / "cli" / "cheats"
+    return [
+        (topic, line)
+        for topic in topics()
+        for line in (folder / f"{topic}.md").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+
+
+@pytest.mark.parametrize(("topic", "line"), examples())
+def test_every_example_is_a_command_line_that_exists(topic: str, line: str) -> None:
+    for command in line.split("|"):
+        words = shlex.split(command.partition("<")[0])
+        if "natsproc" in words:
+            name, *arguments = words[words.index("natsproc") + 1 :]
+            if "xargs" in words:
+                arguments.append("an-id")
+            with build().commands[name].make_context(name, arguments):
+                pass
+
+
+def test_each_topic_is_printed(cli: Cli) -> None:
+    assert cli.ok("cheat").split("\n")[:-1] == [f"natsproc cheat {topic}" for topic in topics()]
+    assert "natsproc tail build" in cli.ok("cheat", "tail")
+
+
+def completed(cli: Cli, *words: str) -> list[str]:
+    line = ["natsproc", *words]
+    env = {"COMP_WORDS": " ".join(line), "COMP_CWORD": str(len(words)), "_NATSPROC_COMPLETE": "complete_bash"}
+    return cli(**env).stdout.split()
+
+
+def test_the_shell_completes_commands_options_and_topics(cli: Cli) -> None:
+    assert completed(cli, "in") == ["inspect", "interrupt"]
+    assert "--reason" in completed(cli, "interrupt", "--r")
+    assert completed(cli, "cheat", "ta") == ["tail"]
+    assert "complete_bash" in cli.ok("--show-completion", "bash")
+
+
+def test_completing_ids_without_a_server_is_silent(cli: Cli) -> None:
+    done = cli(COMP_WORDS="natsproc tail bu", COMP_CWORD="2", _NATSPROC_COMPLETE="complete_bash")
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_a_command_that_fails_for_no_known_reason_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    from natsproc_cli import exits
+
+    assert exits.report(ValueError("oops"), "ps") == 1
+    assert exits.report(ValueError("oops"), "wait") == 125
+    assert exits.report(typer.Exit(17), "wait") == 17
+    assert "natsproc: this should not have happened: ValueError: oops" in capsys.readouterr().err

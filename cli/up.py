@@ -21,7 +21,8 @@ def up(
         int | None, typer.Option(min=1, max=65535, help="Its port for WebSocket; 9222 or a free one.")
     ] = None,
     store: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where it keeps its data; below NATSPROC_HOME.")
+        Path | None,
+        typer.Option(metavar="DIR", resolve_path=True, help="Where it keeps its data; below NATSPROC_HOME."),
     ] = None,
     durable: Annotated[
         Literal["interval", "always"] | None,
@@ -47,15 +48,15 @@ def up(
 
     home = Home.find()
     if write_config is not None:
-        exits_if_ports = [name for name, value in (("--port", port), ("--ws-port", ws_port)) if value]
-        if exits_if_ports or store:
-            raise exits.Usage("with --write-config, set ports in nats-server.conf; the store lies in DIR")
+        if port or ws_port or store:
+            raise exits.Usage(
+                "with --write-config, nats-server.conf says the ports, and the store lies in DIR"
+            )
         write(write_config, home, embedded.prepare(home), durable or "interval")
-        exits.remark(
-            f"wrote {write_config}/natsproc.conf for the installed nats-server, and local.creds to connect with"
-        )
+        exits.remark(f"wrote {write_config}/natsproc.conf, and local.creds to connect with")
         return 0
-    started = embedded.start(home, embedded.Wishes(port, ws_port, store, durable))
+    wishes = embedded.Wishes(port, ws_port, str(store) if store else None, durable)
+    started = embedded.start(home, wishes)
     url = embedded.status(home)["url"]
     if started:
         exits.remark(f"started a nats-server at {url} (`natsproc down` stops it)")

@@ -28,6 +28,8 @@ REQUEST_TIMEOUT = 5.0
 
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription) to \\?\"([^\"\\]+)", re.IGNORECASE)
 
+_UNAUTHORIZED = re.compile(r"authori[sz]ation|authentication|expired", re.IGNORECASE)
+
 Headers = dict[str, str]
 Handler = Callable[[Msg], Awaitable[None]]
 
@@ -72,10 +74,11 @@ class Connection:
         self._token = new_token(12)
         self._api = f"$JS.{endpoint.domain}.API" if endpoint.domain else "$JS.API"
         self._waiting: dict[str, Callable[[Msg | Exception], None]] = {}
-        self._denials: dict[str, list[Callable[[NotAllowed], None]]] = {}
+        self._denials: dict[str, list[tuple[str, Callable[[NotAllowed], None]]]] = {}  # by lower-case subject
         self._reconnected: list[Callable[[], None]] = []
         self._disconnected: list[Callable[[], None]] = []
         self._last_error = ""
+        self._connected_once = False
 
     @classmethod
     async def open(cls, endpoint: Endpoint, timeout: float = CONNECT_TIMEOUT) -> Connection:
@@ -104,6 +107,7 @@ class Connection:
             await self._abandon()
             raise self._connect_error(error) from None
         self._up.set()
+        self._connected_once = True
         if self.server_version < OLDEST:
             version = self.nc.connected_server_version
             await self.close()
@@ -123,11 +127,10 @@ class Connection:
             pass
 
     def _connect_error(self, error: Exception) -> Error:
-        text = f"{self._last_error} {error}".lower()
         where = ", ".join(self.endpoint.servers) + (
             f" ({self.endpoint.origin})" if self.endpoint.origin else ""
         )
-        if "authorization" in text or "authentication" in text or "expired" in text:
+        if _UNAUTHORIZED.search(f"{self._last_error} {error}"):
             return NotAllowed(
                 f"the nats-server at {where} does not accept these credentials; "
                 "name others with --creds, or a context with --context"
@@ -181,18 +184,15 @@ class Connection:
     # nats-py's read loop dies with an error callback that raises, so these four never do
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error)
+        if not self._connected_once and _UNAUTHORIZED.search(str(error)):
+            raise error  # … but this one, which ends the first attempt to connect: others would go the same way
         found = _VIOLATION.search(str(error))
         if not found:
             return
         operation = "publish" if found[1].lower() == "publish" else "subscribe"
-        denial = NotAllowed(
-            f"{self.sender} may not {operation} {'to ' if operation == 'publish' else ''}{found[2]} "
-            f"on {self.url}: ask for a grant that covers it",
-            subject=found[2],
-            operation=operation,
-        )
-        for tell in self._denials.get(found[2], ())[:]:
-            tell(denial)
+        for subject, tell in self._denials.get(found[2].lower(), [])[:]:
+            text = f"{self.sender} may not {operation} {'to ' if operation == 'publish' else ''}{subject} on {self.url}"
+            tell(NotAllowed(f"{text}: ask for a grant that covers it", subject=subject, operation=operation))
 
     async def _on_disconnect(self) -> None:
         self._up.clear()
@@ -212,14 +212,18 @@ class Connection:
 
     @asynccontextmanager
     async def denials(self, subject: str, tell: Callable[[NotAllowed], None]) -> AsyncIterator[None]:
-        """While inside, `tell` hears when the server denies this very subject."""
-        self._denials.setdefault(subject, []).append(tell)
+        """While inside, `tell` hears when the server denies this very subject.
+
+        nats-py writes the server's errors in lower case, so subjects that differ in case only share theirs.
+        """
+        key, waiting = subject.lower(), (subject, tell)
+        self._denials.setdefault(key, []).append(waiting)
         try:
             yield
         finally:
-            self._denials[subject].remove(tell)
-            if not self._denials[subject]:
-                del self._denials[subject]
+            self._denials[key].remove(waiting)
+            if not self._denials[key]:
+                del self._denials[key]
 
     async def _on_reply(self, msg: Msg) -> None:
         token = msg.subject.rsplit(".", 1)[1]

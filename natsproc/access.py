@@ -1,0 +1,203 @@
+"""Who may do what: a local operator with its accounts, and credentials in which the sender is pinned.
+
+A credential names its sender, and the server lets it publish under that name only, so a receiver can trust
+the last token of a subject. Protocol: section 8.
+"""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from natsproc.errors import BadPayload
+from natsproc.protocol.names import new_token, sanitize
+
+if TYPE_CHECKING:
+    from nkeys import KeyPair
+
+Claims = dict[str, Any]
+Grants = dict[str, tuple[str, ...]]
+
+FULL: Grants = {
+    "pub": (
+        "*.*.*.events", "*.*.*.inbox.{sender}", "*.*.*.control.{sender}", "*.*.*.history.{sender}",
+        "*.*.*.viewers.{sender}", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$KV.>", "$O.>", "$SRV.>", "_INBOX.>",
+        "_NODE.>",
+    ),
+    "sub": (">",),
+}  # fmt: skip
+"""The rights of whoever owns the machine: everything, as itself.
+
+What only the server writes (`live`, `delivered`, `record`, `_nodes`) is nobody's to publish.
+"""
+
+
+def permissions(sender: str, grants: Grants = FULL) -> Claims:
+    """Say in a user JWT's terms what `sender` may publish and subscribe to."""
+    return {
+        direction: {"allow": [subject.format(sender=sender) for subject in subjects]}
+        for direction, subjects in grants.items()
+    }
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A local operator, the account of the mesh, and the system account: seeds and JWTs.
+
+    The account JWTs are made once: a newer one would undo what was pushed to the server since.
+    """
+
+    operator_seed: str
+    account_seed: str
+    system_seed: str
+    operator_jwt: str
+    account_jwt: str
+    system_jwt: str
+
+    @classmethod
+    def create(cls) -> Authority:
+        """Make new keys, and sign the two accounts with them."""
+        import nkeys
+
+        operator = _new_key(nkeys.PREFIX_BYTE_OPERATOR)
+        account, system = _new_key(nkeys.PREFIX_BYTE_ACCOUNT), _new_key(nkeys.PREFIX_BYTE_ACCOUNT)
+        claims = {"type": "operator", "system_account": system.public_key.decode()}
+        return cls(
+            operator.seed.decode(),
+            account.seed.decode(),
+            system.seed.decode(),
+            _sign(operator, operator, "natsproc", claims),
+            _sign(operator, account, "natsproc", _account(jetstream=True)),
+            _sign(operator, system, "system", _account(jetstream=False)),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Authority | None:
+        """Read what `save` wrote, or None. Raises: BadPayload."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise BadPayload(
+                f"cannot read the keys in {path} ({error}): restore it, or remove it to begin with new ones"
+            ) from None
+
+    def save(self, path: Path) -> None:
+        """Write it, for its owner's eyes only."""
+        write_private(path, json.dumps(asdict(self), indent=2))
+
+    def credential(self, sender: str, grants: Grants = FULL, *, expires: float | None = None) -> str:
+        """Make the text of a .creds file for `sender`; `expires` is in seconds since 1970, UTC."""
+        import nkeys
+
+        user = _new_key(nkeys.PREFIX_BYTE_USER)
+        account = nkeys.from_seed(self.account_seed.encode())
+        claims = {"type": "user", "subs": -1, "data": -1, "payload": -1, **permissions(sender, grants)}
+        token = _sign(account, user, sender, claims, expires)
+        return (
+            f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
+            "Whoever has this file can act in its name: keep it to yourself.\n\n"
+            f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
+        )
+
+
+def _account(*, jetstream: bool) -> Claims:
+    unlimited = ["subs", "data", "payload", "imports", "exports", "conn", "leaf"]
+    if jetstream:
+        unlimited += ["mem_storage", "disk_storage", "streams", "consumer"]
+    return {"type": "account", "limits": {**dict.fromkeys(unlimited, -1), "wildcards": True}}
+
+
+def _new_key(prefix: int) -> KeyPair:
+    import nkeys
+
+    return nkeys.from_seed(nkeys.encode_seed(os.urandom(32), prefix))
+
+
+def _sign(issuer: KeyPair, subject: KeyPair, name: str, nats: Claims, expires: float | None = None) -> str:
+    """Make a JWT as nats-server reads them (version 2)."""
+    claims = {
+        "jti": new_token(26),
+        "iat": int(time.time()),
+        "iss": issuer.public_key.decode(),
+        "sub": subject.public_key.decode(),
+        "name": name,
+        "nats": nats | {"version": 2},
+    }
+    if expires is not None:
+        claims["exp"] = int(expires)
+    parts = [{"typ": "JWT", "alg": "ed25519-nkey"}, claims]
+    text = b".".join(_base64(json.dumps(part).encode()) for part in parts)
+    return (text + b"." + _base64(issuer.sign(text))).decode()
+
+
+def _base64(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
+
+
+def claims_of(jwt: str) -> Claims:
+    """Read what a JWT says, without checking who signed it. Raises: ValueError, IndexError."""
+    body = jwt.split(".")[1]
+    claims: Claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    return claims
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What a .creds file says of its holder."""
+
+    sender: str
+    pinned: bool  #: whether the server holds the holder to that name
+    expires: float | None = None  #: seconds since 1970, UTC
+
+    @classmethod
+    def read(cls, path: str | Path) -> Credential:
+        """Read a .creds file. Raises: BadPayload, naming the file."""
+        try:
+            claims = claims_of(Path(path).read_text().split("BEGIN NATS USER JWT-----")[1].split()[0])
+            name, allowed = str(claims["name"]), claims["nats"].get("pub", {}).get("allow") or [">"]
+        except OSError as error:
+            raise BadPayload(f"cannot read the credentials in {path}: {error.strerror}") from None
+        except (IndexError, KeyError, ValueError, AttributeError):
+            raise BadPayload(f"{path} is not a .creds file: there is no NATS user JWT in it") from None
+        as_itself, as_another = (
+            any(_covers(pattern, f"proc.n.i.control.{who}") for pattern in allowed) for who in (name, "?")
+        )
+        sender = sanitize(name, "anonymous")
+        return cls(sender, sender == name and as_itself and not as_another, claims.get("exp"))
+
+    @property
+    def expired(self) -> bool:
+        return self.expires is not None and self.expires <= time.time()
+
+
+def _covers(pattern: str, subject: str) -> bool:
+    """Whether a NATS subject pattern matches a subject."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">" and len(tokens) >= len(wanted):
+        wanted, tokens = wanted[:-1], tokens[: len(wanted) - 1]
+    return len(wanted) == len(tokens) and all(w in ("*", t) for w, t in zip(wanted, tokens, strict=True))
+
+
+def local_sender() -> str:
+    """The sender that a person on this machine is, unless a credential says otherwise: the OS user's name."""
+    try:
+        return sanitize(getpass.getuser(), "local")
+    except (KeyError, OSError):  # no such user in a container
+        return "local"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read (0600), all of it or nothing."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    scratch.replace(path)

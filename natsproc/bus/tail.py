@@ -1,0 +1,301 @@
+"""Follows one process's log: drives the pure `protocol.reader.Reader` over NATS. Protocol: section 3.
+
+The reader decides what to show and what to ask for. Here are the live subscription and the bounded queue of
+what it brings, the reads and questions, and what happens when the connection is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from natsproc.errors import NoSuchProcess
+from natsproc.protocol.messages import Claim, Cursor, Cut, Entry, Event, Notice
+from natsproc.protocol.names import Address, Names, key_of
+from natsproc.protocol.ownership import cursor_at
+from natsproc.protocol.reader import BUFFER, Action, Actions, AskFirst, AskLast, Read, Reader, Subscribe
+
+from .connection import Connection
+from .history import History, ReadFailed, StoredEntry, read_failures
+from .kv import Bucket
+
+_PROBE = 3.0
+_QUEUE_BYTES = 16 * 1024 * 1024
+_BACKOFF, _MAX_BACKOFF = 0.05, 1.0
+_LONG_AGO = 1e9
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a tail begins."""
+
+    kind: Literal["run", "first", "last", "since", "cursor", "new"] = "run"
+    n: int = 0  #: of `last`: how many events
+    seconds: float = 0.0  #: of `since`: how long ago, by the server's clock
+    cursor: Cursor | None = None
+    run: int | None = None  #: of `run`: that run only; None begins with the latest
+
+
+async def follow(
+    connection: Connection,
+    names: Names,
+    address: Address,
+    *,
+    start: Start,
+    follow: bool = True,
+    until_end: bool = True,
+    notices: AsyncIterator[Notice] | None = None,
+    probe: float = _PROBE,
+) -> AsyncGenerator[list[Event | Notice], None]:
+    """Give what counts in a process's log, in lists: each event once, in order, and nothing that is not stored.
+
+    `follow` goes on with what comes, else it stops at the end of the log as it was. `until_end` stops behind
+    the notice `ended`. `notices` are mixed in as they come. After `probe` quiet seconds the log's end is looked
+    at. Use `aclosing` when leaving early.
+    Raises: NoSuchProcess; BadPayload (the cursor is of another log); NotAllowed; Closed; and, before the first
+    list only, NoServer, TimedOut and ReadFailed. Protocol: section 3.
+    """
+    tail = _Tail(connection, names, address, follow, probe)
+    relay = asyncio.create_task(tail.relay(notices)) if notices else None
+    try:
+        await tail.begin(start, until_end)
+        while not tail.ended or tail.items:
+            if tail.items:
+                items, tail.items = tail.items, []
+                yield items
+            else:
+                await tail.step()
+    finally:
+        if relay:
+            relay.cancel()
+        await tail.close()
+
+
+class _Tail:
+    """One reader and what it needs of the bus. Each step deals with one thing."""
+
+    def __init__(
+        self, connection: Connection, names: Names, address: Address, follow: bool, probe: float
+    ) -> None:
+        self.items: list[Event | Notice] = []
+        self.ended = False
+        self._connection = connection
+        self._address = address
+        self._subject = names.events(address)
+        self._live = names.live(address)
+        self._follow = follow
+        self._probe = probe
+        self._history = History(connection, names.event_stream)
+        self._claims = Bucket(connection, names.claims)
+        self._reader: Reader
+        self._stops_at_end = True
+        self._todo: deque[Action] = deque()
+        self._reading: AsyncGenerator[list[StoredEntry], None] | None = None
+        self._backoff = _BACKOFF
+        self._subscription: Subscription | None = None
+        self._unsubscribing: asyncio.Task[None] | None = None
+        self._queue: list[Msg] = []
+        self._queued_bytes = 0
+        self._heard = asyncio.Event()
+        self._overflowed = self._reconnected = False
+        self._forget = (connection.on_reconnect(self._back), connection.on_disconnect(self._heard.set))
+
+    async def close(self) -> None:
+        for forget in self._forget:
+            forget()
+        await self._stop_reading()
+        await self._unsubscribe()
+
+    async def relay(self, notices: AsyncIterator[Notice]) -> None:
+        """Mix in what the caller has to say."""
+        async for notice in notices:
+            self.items.append(notice)
+            self._heard.set()
+
+    async def begin(self, start: Start, until_end: bool) -> None:
+        """Find where to begin, and begin."""
+        # The log's end before the claim: what the claim does not know of yet then lies behind that end.
+        last = await self._history.last_from_leader(self._subject)
+        claim, _ = await self._claim()
+        if claim is None and last is None:
+            raise NoSuchProcess(f"no process {self._address} has run here: `natsproc ps -a` shows what has")
+        cuts = claim.cuts if claim else ()
+        end = last.position if last else 0
+        cursor, position, run = start.cursor, 0, start.run
+        if start.kind == "run" and claim:
+            if (run or 0) > claim.run:
+                raise NoSuchProcess(f"{self._address} has come to run {claim.run} so far, not to run {run}")
+            cut = next((cut for cut in cuts if cut.run == (run or claim.run)), None)
+            if cut:
+                cursor = cursor_at(cut)
+            elif run is None and cuts:  # the next run has been claimed and not begun: wait for it
+                position, run = end, claim.run
+        elif start.kind == "last" and last:
+            position = await self._before_last(start.n, cuts, last)
+        elif start.kind == "since":
+            found = await self._since(start.seconds)
+            position = found.position - 1 if found else end
+        elif start.kind == "new":
+            position = end
+        self._stops_at_end = until_end or run is not None
+        self._reader = Reader(
+            cuts=cuts,
+            cursor=cursor,
+            position=position,
+            run=run,
+            follow_runs=not until_end,
+            address=self._address,
+        )
+        self._apply(self._reader.start())
+
+    async def _claim(self) -> tuple[Claim | None, int]:
+        found = await self._claims.get(key_of(self._address), leader=True)
+        if found is None:
+            return None, 0
+        claim = Claim.parse(found.payload)
+        return claim, claim.epoch_at(found.revision)
+
+    async def _before_last(self, n: int, cuts: tuple[Cut, ...], last: StoredEntry) -> int:
+        """The position behind which the last `n` events lie; 0 where only reading the whole log can tell."""
+        if not cuts:
+            return 0
+        entry = Entry.parse(last.payload)
+        if entry.epoch != cuts[-1].epoch or entry.is_mark:  # void, or a mark: look for the last that counts
+            position = await self._history.find_offset(self._subject, sys.maxsize, cuts)
+            found = await self._history.first(self._subject, position)
+            entry = Entry.parse(found.payload) if found and found.position == position else entry
+        newest = entry.offset if entry.epoch == cuts[-1].epoch and entry.offset else cuts[-1].offset - 1
+        return await self._history.find_offset(self._subject, newest - n + 1, cuts)
+
+    async def _since(self, seconds: float) -> StoredEntry | None:
+        now = datetime.fromisoformat(await self._history.now())
+        return await self._history.since(
+            self._subject, (now - timedelta(seconds=min(seconds, _LONG_AGO))).isoformat()
+        )
+
+    async def step(self) -> None:
+        """Do what is to be done next, or wait for the process to say something. What fails is tried again."""
+        await self._connection.wait_connected()
+        try:
+            with read_failures():
+                if self._reconnected:
+                    self._reconnected = False
+                    self._apply(self._reader.reconnected())
+                elif self._overflowed:
+                    self._overflowed = False
+                    self._apply(self._reader.overflowed())
+                elif self._todo:
+                    await self._do(self._todo[0])
+                    self._todo.popleft()
+                elif self._reading:
+                    await self._read_on(self._reading)
+                else:
+                    await self._listen()
+        except ReadFailed:
+            if self._reading:
+                await self._stop_reading()
+                self._apply(self._reader.history_failed())
+            await asyncio.sleep(self._backoff)
+            self._backoff = min(2 * self._backoff, _MAX_BACKOFF)
+
+    def _apply(self, actions: Actions) -> None:
+        for action in actions:
+            if isinstance(action, Event):
+                self.items.append(action)
+            elif isinstance(action, Notice):
+                self.items.append(action)
+                ends = action.type == "ended" and self._stops_at_end
+                self.ended = self.ended or ends or (action.type == "caught_up" and not self._follow)
+            else:
+                self._todo.append(action)
+
+    async def _do(self, action: Action) -> None:
+        match action:
+            case Subscribe():
+                if self._follow:
+                    self._subscription = await self._connection.subscribe(self._live, self._on_live)
+            case Read(after):
+                await self._stop_reading()
+                self._reading = self._history.read(self._subject, after)
+            case AskFirst():
+                await self._stop_reading()
+                first = await self._history.first_from_leader(self._subject)
+                claim, epoch = await self._claim()
+                cuts = claim.cuts if claim else ()
+                self._apply(self._reader.first(first.position if first else 0, cuts, epoch))
+            case AskLast():
+                last = await self._history.last(self._subject)
+                self._apply(self._reader.last(last.position if last else 0))
+            case _:
+                await self._unsubscribe()
+
+    async def _read_on(self, reading: AsyncGenerator[list[StoredEntry], None]) -> None:
+        entries = await anext(reading, None)
+        if entries is None:
+            self._reading = None
+            self._hear()
+            self._apply(self._reader.history_end())
+            return
+        self._backoff = _BACKOFF
+        for stored in entries:
+            self._apply(self._reader.history(stored.position, Entry.parse(stored.payload)))
+            if self._todo:  # a question, or to read from elsewhere
+                await self._stop_reading()
+                return
+
+    async def _stop_reading(self) -> None:
+        if self._reading:
+            await self._reading.aclose()
+            self._reading = None
+
+    async def _listen(self) -> None:
+        if not self._queue:
+            self._heard.clear()
+            try:
+                async with asyncio.timeout(self._probe):
+                    await self._heard.wait()
+            except TimeoutError:
+                self._todo.append(AskLast())
+        self._backoff = _BACKOFF
+        self._hear()
+
+    def _hear(self) -> None:
+        """Give the reader what came live."""
+        heard, self._queue, self._queued_bytes = self._queue, [], 0
+        for msg in heard:
+            headers = msg.headers or {}
+            try:
+                position, previous = int(headers["Nats-Sequence"]), int(headers["Nats-Last-Sequence"])
+            except (KeyError, ValueError):  # not from the stream, so nothing that is stored
+                continue
+            self._apply(self._reader.live(position, previous, Entry.parse(msg.data)))
+
+    async def _on_live(self, msg: Msg) -> None:
+        if self._overflowed:
+            return
+        self._queue.append(msg)
+        self._queued_bytes += len(msg.data)
+        if len(self._queue) > BUFFER or self._queued_bytes > _QUEUE_BYTES:
+            # nobody takes it: the server need not send what will be read from the log later
+            self._overflowed = True
+            self._queue, self._queued_bytes = [], 0
+            self._unsubscribing = asyncio.create_task(self._unsubscribe())
+        self._heard.set()
+
+    async def _unsubscribe(self) -> None:
+        if self._subscription:
+            subscription, self._subscription = self._subscription, None
+            await self._connection.unsubscribe(subscription)
+        self._queue, self._queued_bytes = [], 0
+
+    def _back(self) -> None:
+        self._reconnected = True
+        self._heard.set()

@@ -1,0 +1,304 @@
+"""Tails of one process on a real server: where they begin, what they show, when they stop."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from harness import OLDEST, running
+from rawlog import RawLog
+
+from natsproc.bus import streams
+from natsproc.bus.connection import Connection, Endpoint
+from natsproc.bus.kv import Bucket
+from natsproc.bus.tail import Start, follow
+from natsproc.errors import BadPayload, NoSuchProcess
+from natsproc.protocol.messages import Cursor, Event, Notice
+from natsproc.protocol.names import Address, Names, key_of
+
+NAMES = Names()
+A, B = Address("default", "a"), Address("default", "b")
+ALL = Start("first")
+
+
+@pytest.fixture(params=[OLDEST, None], ids=["oldest", "newest"])
+async def mesh(request, tmp_path):
+    with running(tmp_path / "nats", request.param) as server:
+        connection = await Connection.open(Endpoint((server.url,), sender="tester"))
+        await streams.setup(connection, NAMES)
+        yield connection
+        await asyncio.wait_for(connection.close(), 10)
+
+
+class Viewer:
+    """A tail, and what it has shown so far."""
+
+    def __init__(self, connection, start=ALL, **options):
+        self.items = []
+        self.grew = asyncio.Event()
+        self.source = follow(connection, NAMES, A, start=start, **options)
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self):
+        async with aclosing(self.source) as source:
+            async for items in source:
+                assert items
+                self.items += items
+                self.grew.set()
+
+    async def until(self, condition, timeout=30):
+        async with asyncio.timeout(timeout):
+            while not condition():
+                if self.task.done():
+                    self.task.result()
+                    raise AssertionError(f"ended with {self.items[-3:]}")
+                self.grew.clear()
+                await self.grew.wait()
+
+    async def end(self, timeout=30):
+        await asyncio.wait_for(self.task, timeout)
+        return self
+
+    @property
+    def offsets(self):
+        return [item.offset for item in self.items if isinstance(item, Event)]
+
+    @property
+    def notices(self):
+        return [item.type for item in self.items if isinstance(item, Notice)]
+
+
+async def shown(connection, start=ALL, **options):
+    return await Viewer(connection, start, **{"follow": False} | options).end()
+
+
+async def three_epochs(connection):
+    """Run 1 in two epochs, run 2 in one: events 1…2000, 2001…2011, 2012…2061; with another process between."""
+    log, other = RawLog(connection, NAMES, A), RawLog(connection, NAMES, B)
+    await other.claim()
+    await log.claim()
+    await log.emit(2000)
+    await other.emit(100)
+    await log.claim()
+    await log.emit(10)
+    await log.end("failed", 3)
+    await log.claim(restart=True)
+    await log.emit(20)
+    await other.emit(100)
+    await log.emit(30)
+    return log
+
+
+async def test_every_start_shows_exactly_what_it_names(mesh):
+    await three_epochs(mesh)
+    everything = await shown(mesh)
+    assert everything.offsets == list(range(1, 2062))
+    assert everything.notices == ["takeover", "takeover", "caught_up"]
+    assert [event.epoch for event in everything.items if isinstance(event, Event)] == sorted(
+        event.epoch for event in everything.items if isinstance(event, Event)
+    )
+    assert (await shown(mesh, Start("run"))).offsets == list(range(2012, 2062))
+    first_run = await shown(mesh, Start("run", run=1), follow=True)
+    assert first_run.offsets == list(range(1, 2012))
+    assert first_run.items[-1].type == "ended"
+    assert first_run.items[-1].data == {"run": 1, "status": "failed", "code": 3}
+    for n in (1, 50, 51, 60, 61, 62, 2000, 2061, 9999):
+        assert (await shown(mesh, Start("last", n=n))).offsets == list(range(max(2062 - n, 1), 2062)), n
+    assert (await shown(mesh, Start("new"))).offsets == []
+    assert (await shown(mesh, Start("since", seconds=3600))).offsets == list(range(1, 2062))
+    for event in [item for item in everything.items if isinstance(item, Event)][:: 2060 // 7]:
+        resumed = await shown(mesh, Start("cursor", cursor=Cursor.parse(event.cursor)))
+        assert resumed.offsets == list(range(event.offset + 1, 2062))
+
+
+async def test_since_goes_by_the_servers_clock(mesh):
+    log = RawLog(mesh, NAMES, A)
+    await log.claim()
+    await log.emit(10)
+    await asyncio.sleep(1.2)  # the passing of time is what is tested
+    assert (await shown(mesh, Start("since", seconds=1))).offsets == []
+    await log.emit(5)
+    assert (await shown(mesh, Start("since", seconds=1))).offsets == [11, 12, 13, 14, 15]
+    assert (await shown(mesh, Start("since", seconds=1e12))).offsets == list(range(1, 16))
+
+
+@pytest.mark.parametrize("start", ["last", "since", "cursor"])
+async def test_a_late_start_does_not_read_what_came_before(connection, start):
+    log = RawLog(connection, NAMES, A)
+    await log.claim()
+    await log.store_all([log.payload(data="x" * 500) for _ in range(20_000)])
+    cursor = Cursor(20_001 - 9, log.epoch, 1, 20_000 - 9)
+    await asyncio.sleep(1.1 if start == "since" else 0)
+    await log.emit(1)
+    before = connection.nc.stats["in_bytes"]
+    viewer = await shown(connection, Start(start, n=10, seconds=1, cursor=cursor))
+    assert viewer.offsets == ([20_001] if start == "since" else list(range(20_001 - 9, 20_002)))
+    assert connection.nc.stats["in_bytes"] - before < 100_000
+
+
+async def test_history_and_live_are_one(mesh):
+    log = RawLog(mesh, NAMES, A)
+    await log.claim()
+    await log.emit(3000)
+    viewer = Viewer(mesh)
+    writing = asyncio.create_task(log.emit(3000))  # joins the history that is being read
+    await viewer.until(lambda: viewer.offsets[-1:] == [6000])
+    await writing
+    for _ in range(50):
+        await log.emit(1)
+    await viewer.until(lambda: viewer.offsets[-1:] == [6050])
+    assert viewer.offsets == list(range(1, 6051))
+    assert viewer.notices == ["caught_up"]
+    await log.end("completed", 0)
+    await viewer.end()
+    assert viewer.items[-1] == Notice(
+        "ended", {"run": 1, "status": "completed", "code": 0}, A, viewer.items[-2].cursor
+    )
+
+
+async def test_void_words_and_repeats_are_never_shown(mesh):
+    log = RawLog(mesh, NAMES, A)
+    await log.claim()
+    viewer = Viewer(mesh)
+    await viewer.until(lambda: viewer.notices == ["caught_up"])
+    await log.emit(20)
+    await log.store_all([log.payload(offset=n) for n in range(10, 21)])
+    zombie = log.epoch
+    await log.claim()
+    log.epoch, epoch = zombie, log.epoch
+    await log.store_all([log.payload(offset=n, data="void") for n in range(21, 50)])
+    log.epoch = epoch
+    await log.store(b"not ours \xff")
+    await log.emit(20)
+    await log.store(log.payload(offset=30))
+    await log.end()
+    await viewer.end()
+    late = await shown(mesh)
+    for tail in (viewer, late):
+        assert tail.offsets == list(range(1, 42))
+        assert not any(isinstance(item, Event) and item.data == "void" for item in tail.items)
+    assert viewer.notices == ["caught_up", "takeover", "ended"]
+
+
+async def test_a_tail_goes_on_into_the_next_run_if_it_is_told_to(mesh):
+    log = RawLog(mesh, NAMES, A)
+    await log.claim()
+    await log.emit(3)
+    await log.end()
+    viewer = Viewer(mesh, Start("run"), until_end=False)
+    await viewer.until(lambda: "ended" in viewer.notices)
+    await log.claim(restart=True)
+    await log.emit(3)
+    await log.end()
+    await viewer.until(lambda: viewer.notices.count("ended") == 2)
+    assert viewer.offsets == list(range(1, 9))
+    viewer.task.cancel()
+
+
+async def test_a_restart_under_way_is_waited_for(mesh):
+    log = RawLog(mesh, NAMES, A)
+    await log.claim()
+    await log.emit(3)
+    await log.end()
+    await log.claim(restart=True, record=False)  # between the claim and its cut's place in the record
+    viewer = Viewer(mesh, Start("run"))
+    await viewer.until(lambda: "caught_up" in viewer.notices)
+    await log.record()
+    await log.emit(3)
+    await log.end()
+    await viewer.end()
+    assert viewer.offsets == [5, 6, 7, 8]
+    assert viewer.items[-1].data["run"] == 2
+
+
+async def test_a_trimmed_log_says_what_is_missing(mesh):
+    log = RawLog(mesh, NAMES, A)
+    await log.claim()
+    await log.emit(100)
+    cursor = Cursor(11, log.epoch, 1, 10)
+    await mesh.api(f"STREAM.PURGE.{NAMES.event_stream}", {"seq": 51})
+    viewer = await shown(mesh, Start("cursor", cursor=cursor))
+    assert viewer.items[0].type == "gap"
+    assert viewer.items[0].data == {"from": 11, "to": 49}
+    assert viewer.offsets == list(range(50, 101))
+    assert (await shown(mesh, Start("last", n=20))).offsets == list(range(81, 101))
+
+
+async def test_nothing_there_and_foreign_cursors_are_errors(mesh):
+    with pytest.raises(NoSuchProcess, match="no process a has run"):
+        await shown(mesh)
+    log = RawLog(mesh, NAMES, A)
+    await log.claim()
+    await log.emit(3)
+    with pytest.raises(NoSuchProcess, match="run 7"):
+        await shown(mesh, Start("run", run=7))
+    with pytest.raises(BadPayload, match="another log"):
+        await shown(mesh, Start("cursor", cursor=Cursor(3, log.epoch + 5, 1, 2)))
+
+
+async def test_a_claim_without_a_log_is_a_process_that_has_said_nothing(mesh):
+    log = RawLog(mesh, NAMES, A)
+    await Bucket(mesh, NAMES.claims).put(key_of(A), b'{"nonce":"x","node":"n"}')
+    assert (await shown(mesh, Start("run"))).notices == ["caught_up"]
+    viewer = Viewer(mesh, Start("run"))
+    await viewer.until(lambda: viewer.notices == ["caught_up"])
+    await log.claim()
+    await log.emit(3)
+    await log.end()
+    await viewer.end()
+    assert viewer.offsets == [1, 2, 3, 4]
+
+
+async def test_a_log_without_a_claim_is_read_from_its_first_entry(mesh):
+    log = RawLog(mesh, NAMES, A)
+    await log.claim()
+    await log.emit(3)
+    await Bucket(mesh, NAMES.claims).purge(key_of(A))
+    for start in (ALL, Start("run"), Start("last", n=2)):
+        assert (await shown(mesh, start)).offsets == [1, 2, 3]
+
+
+async def test_notices_of_the_caller_are_mixed_in(connection):
+    log = RawLog(connection, NAMES, A)
+    await log.claim()
+    await log.emit(1)
+    say = asyncio.Queue()
+
+    async def notices():
+        while True:
+            yield await say.get()
+
+    viewer = Viewer(connection, notices=notices())
+    await viewer.until(lambda: viewer.notices == ["caught_up"])
+    say.put_nowait(Notice("unreachable", {"node": "n"}, A))
+    await viewer.until(lambda: viewer.notices == ["caught_up", "unreachable"])
+    await log.end()
+    await viewer.end()
+
+
+async def test_a_closed_tail_leaves_nothing_behind(connection):
+    log = RawLog(connection, NAMES, A)
+    await log.claim()
+    await log.emit(5000)
+    subscriptions = len(connection.nc._subs)
+    for enough in (1, 3000, 5000):
+        viewer = Viewer(connection)
+        await viewer.until(lambda v=viewer, n=enough: len(v.offsets) >= n)
+        viewer.task.cancel()
+        await asyncio.wait([viewer.task])
+        assert len(connection.nc._subs) == subscriptions
+    assert connection._reconnected == connection._disconnected == []
+    async with asyncio.timeout(4):
+        while (await connection.api(f"STREAM.INFO.{NAMES.event_stream}"))["state"]["consumer_count"]:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_plain_publish_on_the_live_subject_is_not_shown(connection):
+    log = RawLog(connection, NAMES, A)
+    await log.claim()
+    viewer = Viewer(connection)
+    await viewer.until(lambda: "caught_up" in viewer.notices)
+    await connection.publish(NAMES.live(A), log.payload(offset=1, data="forged"))
+    await log.emit(1)
+    await log.end()
+    await viewer.end()
+    assert viewer.items[1].data == {"n": 1}

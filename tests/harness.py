@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "nats-server"
 
@@ -101,8 +103,11 @@ class Server:
             self._signal(signal.SIGKILL)
 
     def freeze(self) -> None:
+        """SIGSTOP, and return when it has taken effect."""
         assert self.process
         self.process.send_signal(signal.SIGSTOP)
+        stopped = psutil.Process(self.process.pid)
+        wait_for(lambda: stopped.status() == psutil.STATUS_STOPPED, what="nats-server to stop")
 
     def thaw(self) -> None:
         assert self.process

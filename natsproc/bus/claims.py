@@ -153,14 +153,10 @@ class _Reading:
     def ended(self) -> bool:
         return self.last is not None and self.last.type == EXITED
 
-    @property
-    def next_offset(self) -> int:
-        known = int(self._record.extra.get("last", 0)) + 1 if self._record else 1
-        return max(self._fold.next_offset or 1, known, *(cut.offset for cut in self._fold.cuts))
-
-    def cuts(self) -> list[Cut]:
-        """Every cut, those behind a log that was trimmed away with the offset they must have."""
-        return [cut if cut.offset else replace(cut, offset=self.next_offset) for cut in self._fold.cuts]
+    def settle(self) -> tuple[int, tuple[Cut, ...]]:
+        """The next offset, and every cut, for the owner of the mark that was read last."""
+        least = int(self._record.extra.get("last", 0)) + 1 if self._record else 1
+        return self._fold.settle(least), self._fold.cuts
 
 
 class _Claimant:
@@ -237,11 +233,10 @@ class _Claimant:
 
     async def _record(self, won: Owned, reading: _Reading) -> Owned:
         """Write down the cuts that the record lacks, and what had been consumed at the last of them."""
-        cuts = reading.cuts()
+        offset, cuts = reading.settle()
         record = ownership.owned(won.claim, won.revision, cuts, reading.first)
         record = replace(record, extra={**record.extra, "received": reading.received})
         revision = await self._write(record, won.revision)
-        offset = reading.next_offset
         return replace(
             won, next_offset=offset, claim=record, revision=revision, kind=ownership.opening(won.run, cuts, offset),
             received=reading.received,

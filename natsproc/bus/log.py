@@ -211,7 +211,7 @@ class EventLog:
     def _on_refused(self, error: Error, number: int) -> None:
         """The server takes everything but this event: say so in its place, and end the run there."""
         with self._lock:
-            self._lane.drop(error, number)
+            self._lane.drop(error)
             self._terminal = 0
             if self._error:  # even the event that says so was refused
                 return

@@ -7,46 +7,44 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from natsproc.errors import Closed, Error, NoServer, NotAllowed, TimedOut, TooLarge
+from natsproc.errors import Closed, Error, NoServer, NotAllowed, ServerUnfit, TimedOut, TooLarge
 
 from .connection import ApiError, Connection, NoResponders
-from .ingest import WINDOW, Broken, Entry, Pipe, batch, window
+from .ingest import WINDOW, Batch, Broken, Entry, Pipe, window
 
 MAX_EVENTS = 20_000
 MAX_BYTES = 32 * 1024 * 1024
 FAST_INGEST = (2, 14)
 _MESSAGE_TOO_LARGE = 10054
-_SHY = 10.0  #: seconds without batches after one that stored nothing
+_SHY = 10.0  # seconds without batches after one that stored nothing though its first entry alone was stored
 _BACKOFF = (0.05, 2.0)
-
-Refused = Callable[[Error, int], None]
 
 
 @dataclass
 class Stats:
     stored: int = 0  #: entries
-    batches: int = 0  #: fast-ingest batches begun
-    windows: int = 0  #: windows of plain publishes begun
-    resent: int = 0  #: entries that were sent once more
-    refused: int = 0
+    attempts: int = 0  #: batches and windows begun
+    broken: int = 0  #: those that ended early; what they had sent was sent again
+    refused: int = 0  #: entries
 
 
 class Lane:
-    """One process's way into the writer. Entries are numbered 1, 2, 3 … and stored in that order."""
+    """One process's way into the writer. Its entries are numbered 1, 2, 3 … and stored in that order."""
 
-    def __init__(self, writer: Writer, subject: str, on_refused: Refused) -> None:
+    def __init__(self, writer: Writer, subject: str, on_refused: Callable[[Error, int], None]) -> None:
         self.subject = subject
+        self.on_refused = on_refused
         self.last = 0  #: the number given last
         self.sent = 0
         self.stored_to = 0
-        self.dropped = 0
-        self.on_refused = on_refused
-        self.waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self.dropped = 0  #: nothing up to this number is sent any more
         self._writer = writer
         self._failures: list[tuple[int, int, Error]] = []  # from, to, why
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     def put(self, payload: bytes) -> int:
         """Queue an entry, from any thread, without blocking; returns its number. Raises: Closed."""
@@ -58,32 +56,33 @@ class Lane:
         return self._writer.full
 
     async def room(self) -> None:
-        """Return when the writer's buffer is below its bound, or it was closed."""
+        """Return when the writer's buffer is below its bound, or the writer was closed."""
         await self._writer.room()
 
     async def stored(self, number: int) -> None:
-        """Return once the entry is in the stream: it is committed now rather than soon.
+        """Return once the entry is in the stream; it is committed at once for that.
 
         Raises: why it was refused or dropped; Closed.
         """
         for first, last, error in self._failures:
             if first <= number <= last:
                 raise error
-        if number <= self.stored_to:
-            return
-        await self._writer._wait(self, number)
+        if number > self.stored_to:
+            self._waiters.append((number, future := asyncio.get_running_loop().create_future()))
+            self._writer._watch(self)
+            await future
 
-    def drop(self, error: Error | None = None, first: int | None = None) -> None:
-        """Forget what is queued, from number `first` on; whoever waits for it gets `error`. On the I/O loop."""
+    def drop(self, error: Error | None = None) -> None:
+        """Forget what is not acknowledged; whoever waits for it gets `error`. On the I/O loop."""
         error = error or Closed("the event was dropped before it was stored")
         self.dropped = self.last
-        self._failures.append((first or self.stored_to + 1, self.dropped, error))
+        self._failures.append((self.stored_to + 1, self.last, error))
         self.settle(error)
 
-    def settle(self, error: Error | None = None) -> None:
-        """Tell those who wait: all of them of an error, or those whose entry is stored."""
-        waiting = []
-        for number, future in self.waiters:
+    def settle(self, error: Error | None = None) -> bool:
+        """Tell those who wait: everyone of an error, else those whose entry is stored. Returns whether any is left."""
+        waiters, self._waiters = self._waiters, []
+        for number, future in waiters:
             if future.done():
                 continue
             if error:
@@ -91,8 +90,13 @@ class Lane:
             elif number <= self.stored_to:
                 future.set_result(None)
             else:
-                waiting.append((number, future))
-        self.waiters = waiting
+                self._waiters.append((number, future))
+        return bool(self._waiters)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for an entry that was sent."""
+        return any(number <= self.sent for number, _ in self._waiters)
 
 
 class Writer:
@@ -111,42 +115,42 @@ class Writer:
         self.trouble: str | None = None  #: for people: why nothing is being stored, and what to do
         self._max_events = max_events
         self._max_bytes = max_bytes
+        self._bytes_in = 0
         self._lock = threading.Lock()
         self._closed: Error | None = None
         self._watched: set[Lane] = set()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._empty = asyncio.Event()
-        self._version = (0, 0)  #: of the server that `_fast` and `_message_limit` are about
+        self._progress = asyncio.Event()
+        self._version = (0, 0)  # of the server that the next three are about
         self._fast = False
-        self._shy_until = 0.0
         self._message_limit = 0
+        self._shy_until = 0.0
 
     async def start(self) -> None:
-        """Begin to store. Raises: NotAllowed, NoServer, Closed."""
-        self._pipe = Pipe(self.connection, self._on_stored)
-        self._pipe.urgent = self._urgent
+        """Begin to store. Raises: NotAllowed, NoServer, TimedOut, Closed."""
+        self._pipe = Pipe(
+            self.connection, self._on_progress, lambda: any(lane.urgent for lane in self._watched)
+        )
         await self._pipe.open()
         await self._learn()
         self._task = asyncio.create_task(self._run(), name="natsproc writer")
 
     async def close(self, timeout: float = 5.0) -> None:
-        """Store what is queued, within `timeout` seconds, and stop. Whoever still waits gets Closed."""
-        try:
+        """Store what is queued, within `timeout` seconds, and stop. Whoever waits longer gets Closed."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while self._pipe.size and not self._closed:
-                    self._empty.clear()
-                    await self._empty.wait()
-        except TimeoutError:
-            pass
+                while self._waiting and not self._closed:
+                    await self._next_progress()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        self._shut(Closed("the writer is closed"))
+        self._shut(Closed("the mesh was closed"))
         await self._pipe.close()
 
-    def lane(self, subject: str, on_refused: Refused) -> Lane:
-        """A way into the stream for one subject. `on_refused(error, number)` is called on the I/O loop when the
-        server takes everything but that entry; what the lane had queued is dropped by then."""
+    def lane(self, subject: str, on_refused: Callable[[Error, int], None]) -> Lane:
+        """A way into the stream for one subject.
+
+        `on_refused(error, number)` is called on the I/O loop when the server takes everything but that entry;
+        what the lane had queued is dropped by then.
+        """
         return Lane(self, subject, on_refused)
 
     @property
@@ -157,47 +161,41 @@ class Writer:
 
     @property
     def full(self) -> bool:
-        pipe = self._pipe
-        return pipe.size >= self._max_events or pipe.bytes_in - pipe.bytes_out >= self._max_bytes
+        """Whether the buffer has reached its bound; from any thread."""
+        return self._waiting >= self._max_events or self._bytes_in - self._pipe.bytes_out >= self._max_bytes
+
+    @property
+    def _waiting(self) -> int:
+        return len(self._pipe.queue) + len(self._pipe.flying)
 
     async def room(self) -> None:
+        """Return when the buffer is below its bound, or the writer was closed."""
         while self.full and not self._closed:
-            self._room.clear()
-            await self._room.wait()
+            await self._next_progress()
+
+    async def _next_progress(self) -> None:
+        self._progress.clear()
+        await self._progress.wait()
 
     def _put(self, lane: Lane, payload: bytes) -> int:
         with self._lock:  # number and place in the queue have to agree
             if self._closed:
                 raise self._closed
             lane.last = number = lane.last + 1
-            self._pipe.bytes_in += len(payload)
+            self._bytes_in += len(payload)
             self._pipe.add(Entry(lane, number, payload))
         return number
 
-    async def _wait(self, lane: Lane, number: int) -> None:
-        if self._closed:
-            raise self._closed
-        future = asyncio.get_running_loop().create_future()
-        lane.waiters.append((number, future))
+    def _watch(self, lane: Lane) -> None:
         self._watched.add(lane)
-        self._pipe.wake()
-        await future
+        if self._closed:
+            self._shut(self._closed)
+        self._pipe.wake.set()
 
-    def _urgent(self) -> bool:
-        return any(number <= lane.sent for lane in self._watched for number, _ in lane.waiters)
-
-    def _on_stored(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            entry.source.stored_to = entry.number
-        self.stats.stored += len(entries)
-        for lane in list(self._watched):
-            lane.settle()
-            if not lane.waiters:
-                self._watched.discard(lane)
-        if not self.full:
-            self._room.set()
-        if not self._pipe.size:
-            self._empty.set()
+    def _on_progress(self) -> None:
+        self.stats.stored = self._pipe.stored
+        self._watched = {lane for lane in self._watched if lane.settle()}
+        self._progress.set()
 
     async def _run(self) -> None:
         try:
@@ -205,103 +203,87 @@ class Writer:
                 await self.connection.wait_connected()
                 if self._version != self.connection.server_version:
                     await self._learn()
-                if not self._pipe.queue:
-                    self._on_stored([])
+                if self._pipe.queue:
+                    await self._round()
+                else:
+                    self._on_progress()  # dropped entries have left the queue too
                     self._pipe.answers()  # of an attempt that is over
                     await self._pipe.rest(None, entries=True)
-                    continue
-                await self._round()
         except Closed as error:
             self._shut(error)
 
     async def _round(self) -> None:
-        """Store what is queued now and what comes meanwhile; after a failure, begin with its first entry alone."""
-        clock = asyncio.get_running_loop().time
-        fast = self._fast and clock() > self._shy_until
-        batches = fast and len(self._pipe.queue) > 1
-        before = self.stats.stored
-        try:
-            if batches:
-                self.stats.batches += 1
-                await batch(self._pipe)
-            else:
-                self.stats.windows += 1
-                await window(self._pipe, 1 if fast else WINDOW)
-            self.trouble = None
-        except Broken as broken:
-            useless = batches and self.stats.stored == before and not isinstance(broken.reason, NoServer)
-            self.stats.resent += self._pipe.requeue()
-            if await self._isolate(broken.reason) and useless:
-                self._shy_until = clock() + _SHY
+        """Store what is queued now and what comes meanwhile; after a failure, its first entry alone.
 
-    async def _isolate(self, reason: Error) -> bool:
-        """Send the first entry alone until it is stored (returns True) or refused, for as long as it takes."""
+        That one is tried until it is stored or refused, for as long as it takes.
+        """
+        fast = self._fast and asyncio.get_running_loop().time() > self._shy_until
+        batch = fast and len(self._pipe.queue) > 1
+        before = self._pipe.stored
+        reason = await self._attempt(
+            Batch(self._pipe).run() if batch else window(self._pipe, 1 if fast else WINDOW)
+        )
+        useless = batch and self._pipe.stored == before and not isinstance(reason, NoServer)
         delay, most = _BACKOFF
-        if isinstance(reason, (TimedOut, NoServer)):
+        while reason and self._pipe.queue:
             await self._say(reason)
-        while self._pipe.queue:
             await self.connection.wait_connected()
-            self.stats.windows += 1
-            try:
-                await window(self._pipe, 1)
-                self.trouble = None
-                return True
-            except Broken as broken:
-                reason = broken.reason
-                self.stats.resent += self._pipe.requeue()
-            entry = self._pipe.queue[0]
-            if refusal := self._refusal(reason, entry):
-                self._refuse(entry, refusal)
-                return False
-            await self._say(reason)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, most)
-        return False
+            reason = await self._attempt(window(self._pipe, 1))
+            if reason is None and useless:  # the fault lies with batches
+                self._shy_until = asyncio.get_running_loop().time() + _SHY
+            if reason and self._pipe.queue:
+                first = self._pipe.queue[0]
+                if refusal := self._refusal(reason, first):
+                    self.stats.refused += 1
+                    first.lane.drop(refusal)
+                    first.lane.on_refused(refusal, first.number)
+                    return
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, most)
+
+    async def _attempt(self, ingest: Awaitable[None]) -> Error | None:
+        """Carry out an attempt; returns what ended it early."""
+        self.stats.attempts += 1
+        try:
+            await ingest
+        except Broken as broken:
+            self.stats.broken += 1
+            self._pipe.requeue()
+            return broken.reason
+        self.trouble = None
+        return None
 
     def _refusal(self, reason: Error, entry: Entry) -> Error | None:
         """Why the server takes everything but this entry, if that is so."""
-        size, subject = len(entry.payload), entry.source.subject
+        size, subject = len(entry.payload), entry.lane.subject
         if isinstance(reason, ApiError) and reason.err_code == _MESSAGE_TOO_LARGE:
-            text = f"an event of {size} bytes on {subject}: the event stream takes less in one message"
-            return TooLarge(text, size=size, limit=self._message_limit)
+            text = f"an event of {size} bytes on {subject}: {self.stream} takes less in one message (max_msg_size)"
+            return TooLarge(text, size=size, limit=max(self._message_limit, 0))
         if isinstance(reason, TooLarge) or (isinstance(reason, NotAllowed) and reason.subject == subject):
             return reason
         return None
 
-    def _refuse(self, entry: Entry, error: Error) -> None:
-        lane: Lane = entry.source
-        self.stats.refused += 1
-        lane.drop(error, entry.number)
-        lane.on_refused(error, entry.number)
-
     async def _say(self, reason: Error) -> None:
         """Remember for people what is wrong. Only while the server answers pings is silence the disk's."""
-        waiting = f"{self._pipe.size} events wait, and are stored once it is over; none is lost"
+        url, text = self.connection.url, f"{self.stream} takes no events now: {reason}"
         if isinstance(reason, TimedOut):
+            text = (
+                f"the nats-server at {url} answers, but {self.stream} stores nothing: is its disk full? "
+                "Make room there, then restart the nats-server"
+            )
             try:
                 await self.connection.ping(1.0)
             except Error:
-                text = f"the nats-server at {self.connection.url} does not answer"
-            else:
-                text = (
-                    f"the nats-server at {self.connection.url} answers, but stores nothing in {self.stream}: is its "
-                    "disk full? Make room there, then restart the nats-server"
-                )
+                text = f"the nats-server at {url} does not answer: it hangs, or the network does"
         elif isinstance(reason, NoResponders):
-            text = f"the nats-server at {self.connection.url} has no stream for events: run `natsproc setup`"
-        else:
-            text = f"{self.stream} takes no events now: {reason}"
-        self.trouble = f"{text} ({waiting})"
+            text = f"the nats-server at {url} has no stream for events: run `natsproc setup`"
+        self.trouble = f"{text}. {self._waiting} events wait, and none is lost while this program runs"
 
     async def _learn(self) -> None:
-        """Find out what this server's stream can do."""
-        version = self.connection.server_version
-        try:
+        """Find out what this server's stream can do; where that fails, a batch that is refused tells as well."""
+        version, config = self.connection.server_version, {"allow_batched": True}
+        with suppress(NotAllowed, TimedOut, ApiError, ServerUnfit, NoServer):
             config = (await self.connection.api(f"STREAM.INFO.{self.stream}", timeout=2.0))["config"]
-        except Closed:
-            raise
-        except Error:  # may not ask, or not ready: a batch that is refused is followed by windows anyway
-            config = {"allow_batched": True}
         self._fast = version >= FAST_INGEST and bool(config.get("allow_batched"))
         self._message_limit = int(config.get("max_msg_size", 0))
         self._version = version
@@ -312,5 +294,4 @@ class Writer:
         for lane in self._watched:
             lane.settle(self._closed)
         self._watched.clear()
-        self._room.set()
-        self._empty.set()
+        self._progress.set()

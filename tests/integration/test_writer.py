@@ -1,0 +1,289 @@
+"""The node's writer: in order, without holes, bounded, and one lane's refusal is nobody else's."""
+
+import asyncio
+import random
+import threading
+
+import pytest
+from harness import OLDEST, running
+from writing import NAMES, SERVERS, A, B, C, connected, stored, until, writing
+
+from natsproc.bus import ingest, streams
+from natsproc.bus.connection import Connection, Endpoint
+from natsproc.bus.writer import Writer
+from natsproc.errors import Closed, NotAllowed, TooLarge
+from natsproc.protocol.names import node_inbox
+
+STREAM = NAMES.event_stream
+DENYING = """
+authorization { users: [
+  { user: node, password: pw, permissions: { publish: { deny: ["proc.default.b.events"] } } }
+  { user: deaf, password: pw, permissions: { subscribe: { deny: ["_NODE.>"] } } }
+] }
+"""
+
+
+@pytest.fixture(params=SERVERS)
+async def connection(request, tmp_path):
+    with running(tmp_path / "nats", request.param) as server:
+        async with connected(server.url) as connection:
+            yield connection
+
+
+@pytest.fixture
+def refusals():
+    return []
+
+
+def lane_of(writer, address, refusals):
+    return writer.lane(NAMES.events(address), lambda error, number: refusals.append((address, error, number)))
+
+
+async def payloads(connection, address):
+    return [entry.payload for entry in await stored(connection, address)]
+
+
+def numbered(count, size=0):
+    return [b"%d:%s" % (n, b"x" * size) for n in range(1, count + 1)]
+
+
+async def change_stream(connection, **changes):
+    config = (await streams.inspect(connection, STREAM))["config"]
+    await connection.api(f"STREAM.UPDATE.{STREAM}", config | changes)
+
+
+async def test_several_lanes_under_load_keep_their_order_without_holes(connection, refusals):
+    sizes = random.Random(7)
+    load = {
+        address: [b"%d:%s" % (n, b"x" * sizes.choice((0, 100, 3000))) for n in range(3000)]
+        for address in (A, B, C)
+    }
+    async with writing(connection) as writer:
+        loop = asyncio.get_running_loop()
+
+        def produce(lane, entries):
+            for number, payload in enumerate(entries, 1):
+                assert lane.put(payload) == number
+                if lane.full:
+                    asyncio.run_coroutine_threadsafe(lane.room(), loop).result(60)
+
+        lanes = [lane_of(writer, address, refusals) for address in load]
+        await asyncio.gather(
+            *(asyncio.to_thread(produce, *work) for work in zip(lanes, load.values(), strict=True))
+        )
+        await asyncio.gather(*(lane.stored(3000) for lane in lanes))
+        for address, entries in load.items():
+            assert await payloads(connection, address) == entries
+        assert writer.stats.stored == 9000
+        assert writer.stats.broken == 0
+        assert refusals == []
+
+
+async def test_batches_are_used_where_the_stream_takes_them(connection, refusals):
+    async with writing(connection) as writer:
+        lane = lane_of(writer, A, refusals)
+        for payload in numbered(2000):
+            last = lane.put(payload)
+        await lane.stored(last)
+        windows = -(-2000 // ingest.WINDOW)
+        assert (writer.stats.attempts < windows) == (connection.server_version >= (2, 14))
+
+
+async def test_stored_means_that_a_reader_finds_it(connection, refusals):
+    async with writing(connection) as writer:
+        lane = lane_of(writer, A, refusals)
+        for round_ in range(1, 30):
+            for _ in range(round_ % 4 + 1):
+                number = lane.put(b"x")
+            await lane.stored(number)
+            assert len(await stored(connection, A)) == number
+
+
+async def test_what_nobody_waits_for_is_soon_acknowledged_too(connection, refusals):
+    async with writing(connection) as writer:
+        lane = lane_of(writer, A, refusals)
+        for payload in numbered(20):
+            lane.put(payload)
+        await until(lambda: lane.stored_to == 20, 5, "an idle batch is committed")
+
+
+async def test_a_full_buffer_pushes_back_until_there_is_room(tmp_path, refusals):
+    with running(tmp_path) as server:
+        async with (
+            connected(server.url) as connection,
+            writing(connection, max_events=50) as few,
+            writing(connection, max_bytes=5000) as small,
+        ):
+            for writer, payload, bound in ((few, b"x", 50), (small, b"x" * 100, 50)):
+                lane = lane_of(writer, A, refusals)
+                server.freeze()
+                for n in range(bound):
+                    assert not lane.full, n
+                    lane.put(payload)
+                assert lane.full
+                room = asyncio.create_task(lane.room())
+                assert not (await asyncio.wait([room], timeout=0.2))[0]
+                server.thaw()
+                await asyncio.wait_for(room, 20)
+                assert not lane.full
+
+
+@pytest.mark.parametrize("version", SERVERS)
+async def test_a_denied_subject_fails_its_lane_only(tmp_path, version, refusals):
+    with running(tmp_path, version, extra=DENYING) as server:
+        async with (
+            connected(server.url, user="node", password="pw") as connection,
+            writing(connection) as writer,
+        ):
+            a, b, c = lanes = [lane_of(writer, address, refusals) for address in (A, B, C)]
+            entries = numbered(500)
+            for payload in entries:
+                for lane in lanes:
+                    lane.put(payload)
+            with pytest.raises(NotAllowed, match=r"proc\.default\.b\.events"):
+                await b.stored(500)
+            await asyncio.gather(a.stored(500), c.stored(500))
+            assert [(address, number) for address, _, number in refusals] == [(B, 1)]
+            for address in (A, C):
+                assert list(dict.fromkeys(await payloads(connection, address))) == entries
+            assert await payloads(connection, B) == []
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "in a crowd"])
+async def test_an_entry_that_the_stream_finds_too_large_fails_its_lane_only(connection, refusals, alone):
+    async with writing(connection) as writer:
+        a, b = lane_of(writer, A, refusals), lane_of(writer, B, refusals)
+        await change_stream(connection, max_msg_size=200_000)
+        before, huge, behind = numbered(1 if alone else 300), b"x" * 300_000, numbered(300)
+        for payload in before:
+            b.put(payload)
+            a.put(payload)
+        if alone:
+            await asyncio.gather(a.stored(1), b.stored(1))
+        refused = b.put(huge)
+        if not alone:
+            for payload in behind:
+                b.put(payload)
+        a.put(b"after")
+        await b.stored(len(before))
+        for number in (refused, b.last):
+            with pytest.raises(TooLarge, match="300000 bytes"):
+                await b.stored(number)
+        assert [(address, number) for address, _, number in refusals] == [(B, refused)]
+        await a.stored(a.last)
+        assert list(dict.fromkeys(await payloads(connection, A))) == [*before, b"after"]
+        again = b.put(b"afterwards")  # the lane itself goes on, with what is put from now on
+        await b.stored(again)
+        assert list(dict.fromkeys(await payloads(connection, B))) == [*before, b"afterwards"]
+
+
+FORGED = {
+    None: ("9.1.$FI", b'{"type":"ack","seq":900,"msgs":200}', b'{"stream":"S","seq":1,"batch":"%s","count":900}'),
+    OLDEST: ("900", b'{"stream":"S","seq":1}'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", FORGED)
+async def test_an_acknowledgement_above_what_was_sent_is_ignored(tmp_path, refusals, version):
+    place, *answers = FORGED[version]
+    with running(tmp_path, version) as server:
+        async with connected(server.url) as connection, writing(connection) as writer:
+            lane, pipe = lane_of(writer, A, refusals), writer._pipe
+            lane.put(b"0")
+            await lane.stored(1)
+            server.freeze()
+            entries = [b"0", *numbered(40)]
+            for payload in entries[1:]:
+                lane.put(payload)
+            await until(lambda: pipe.flying)
+            for answer in answers:
+                pipe._arrived.append((place, answer.replace(b"%s", pipe._attempt.encode())))
+                pipe.wake.set()
+                await asyncio.sleep(0.05)
+            assert lane.stored_to == 1
+            server.thaw()
+            await asyncio.wait_for(lane.stored(41), 30)
+            assert list(dict.fromkeys(await payloads(connection, A))) == entries
+
+
+async def test_closing_stores_what_is_queued_and_then_takes_nothing(connection, refusals):
+    async with writing(connection) as writer:
+        lane = lane_of(writer, A, refusals)
+        entries = numbered(3000)
+        for payload in entries:
+            lane.put(payload)
+    assert await payloads(connection, A) == entries
+    with pytest.raises(Closed):
+        lane.put(b"x")
+
+
+async def test_closing_while_the_server_hangs_tells_those_who_wait(tmp_path, refusals):
+    with running(tmp_path) as server:
+        async with connected(server.url) as connection:
+            writer = Writer(connection, STREAM)
+            await writer.start()
+            lane = lane_of(writer, A, refusals)
+            server.freeze()
+            waiting = asyncio.create_task(lane.stored(lane.put(b"x")))
+            await asyncio.sleep(0)
+            await asyncio.wait_for(writer.close(timeout=0.1), 10)
+            with pytest.raises(Closed):
+                await waiting
+            with pytest.raises(Closed):
+                await lane.stored(1)
+            server.thaw()
+
+
+async def test_a_stream_that_takes_no_batches_any_more_gets_windows(tmp_path, refusals):
+    with running(tmp_path) as server:
+        async with connected(server.url) as connection, writing(connection) as writer:
+            lane = lane_of(writer, A, refusals)
+            await change_stream(connection, allow_batched=False)
+            entries = numbered(1000)
+            for payload in entries:
+                lane.put(payload)
+            await asyncio.wait_for(lane.stored(1000), 30)
+            assert list(dict.fromkeys(await payloads(connection, A))) == entries
+
+
+async def test_a_missing_stream_is_said_and_waited_for(tmp_path, refusals):
+    with running(tmp_path) as server:
+        async with connected(server.url) as connection, writing(connection) as writer:
+            await connection.api(f"STREAM.DELETE.{STREAM}")
+            lane = lane_of(writer, A, refusals)
+            entries = numbered(100)
+            for payload in entries:
+                lane.put(payload)
+            await until(lambda: writer.trouble and "natsproc setup" in writer.trouble)
+            await streams.setup(connection, NAMES)
+            await asyncio.wait_for(lane.stored(100), 30)
+            assert writer.trouble is None
+            assert await payloads(connection, A) == entries
+
+
+async def test_who_may_not_hear_acknowledgements_is_told_at_once(tmp_path):
+    with running(tmp_path, extra=DENYING) as server:
+        endpoint = Endpoint((server.url,), sender="tester", options={"user": "deaf", "password": "pw"})
+        connection = await Connection.open(endpoint)
+        with pytest.raises(NotAllowed, match=node_inbox("tester")):
+            await Writer(connection, STREAM).start()
+        await connection.close()
+
+
+async def test_a_burst_from_a_thread_wakes_the_loop_once(connection, refusals):
+    async with writing(connection) as writer:
+        lane = lane_of(writer, A, refusals)
+        await asyncio.sleep(0.05)  # until the writer rests
+        loop, wakes = asyncio.get_running_loop(), []
+        original = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *args, **options: (wakes.append(args), original(*args, **options))[
+            1
+        ]
+        try:
+            held = threading.Thread(target=lambda: [lane.put(b"x") for _ in range(100)])
+            held.start()
+            held.join()  # the loop has no chance to run meanwhile
+        finally:
+            loop.call_soon_threadsafe = original
+        assert len(wakes) == 1
+        await lane.stored(100)

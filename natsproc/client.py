@@ -21,13 +21,12 @@ from natsproc.errors import Closed, NotAllowed, ProcessFailed, TimedOut
 from natsproc.protocol.messages import EXITED, Command, Cursor, Event, Json, Receipt, Record
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, Address, Names, check_name, new_token
 
-from .tail import Follow, Tail
-
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from .node import Node
     from .owner import Process
+    from .tail import Tail
 
 T = TypeVar("T")
 M = TypeVar("M", bound="BaseModel")
@@ -177,6 +176,8 @@ class Mesh:
 
     async def watch(self, *, namespace: str | None = None) -> AsyncIterator[tuple[Address, Record | None]]:
         """Every change of what runs, from now on: the address, and its record or None once it has ended."""
+        from .tail import Follow
+
         chosen = namespace or self.namespace
         source = Follow(self.io, lambda: _batched(self.registry.watch(None if chosen == "*" else chosen)))
         try:

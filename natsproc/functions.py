@@ -49,16 +49,26 @@ def kind_of(function: Callable[..., Any]) -> str:
 
 
 class PythonTarget:
-    """What commands reach inside Python code."""
+    """What commands reach inside Python code; `loop` is None for a plain function."""
 
-    def __init__(self, hosted: Hosted, interruptions: Interruptions) -> None:
+    def __init__(self, hosted: Hosted, loop: asyncio.AbstractEventLoop | None) -> None:
         self._hosted = hosted
-        self._interruptions = interruptions
+        self.interruptions = Interruptions(loop, on_scope_exit=self._interrupted)
         self.killed = False
+
+    def _interrupted(self, interrupt: Interrupted) -> None:
+        """Record it where the code stops, before what the code says of it."""
+        if interrupt.command:
+            try:
+                self._hosted.note(
+                    "interrupted", interrupt.command, interrupt.sender, interrupt.reason, interrupt.message
+                )
+            except Error:
+                pass  # the receipt says so
 
     async def apply(self, command: Command) -> Outcome:
         """Do what the command says, on the I/O thread, and return when it has taken effect."""
-        interruptions = self._interruptions
+        interruptions = self.interruptions
         future: concurrent.futures.Future[Outcome]
         match command.verb:
             case "interrupt":
@@ -88,12 +98,12 @@ class PythonTarget:
 
     async def inspect(self, stack: bool) -> dict[str, Any]:
         """Whether it is paused, how long its loop has not turned, and where its code is."""
-        state: dict[str, Any] = {"paused": self._interruptions.paused}
-        age = self._interruptions.loop_age()
+        state: dict[str, Any] = {"paused": self.interruptions.paused}
+        age = self.interruptions.loop_age()
         if age is not None:
             state["loop_age"] = round(age, 3)
         if stack:
-            state["stack"] = self._interruptions.stacks()
+            state["stack"] = self.interruptions.stacks()
         return state
 
 
@@ -140,8 +150,8 @@ async def owned(
     """See `Mesh.own`. The result to record may be left in the process's `result_data`."""
     node = await mesh.node()
     hosted = await mesh.io.call(node.host(_spec(mesh, id, kind, labels, parent, restart)))
-    interruptions = Interruptions(asyncio.get_running_loop())
-    target = PythonTarget(hosted, interruptions)
+    target = PythonTarget(hosted, asyncio.get_running_loop())
+    interruptions = target.interruptions
     proc = Process(mesh.io, hosted, interruptions)
     hosted.attach(target)
     error: BaseException | None = None
@@ -219,8 +229,8 @@ def run_blocking(
     """Run a plain function in this thread under an address, and return its result."""
     node = mesh.io.wait(mesh.started_node())
     hosted = mesh.io.wait(node.host(_spec(mesh, id, kind, labels, parent, restart)))
-    interruptions = Interruptions(None)
-    target = PythonTarget(hosted, interruptions)
+    target = PythonTarget(hosted, None)
+    interruptions = target.interruptions
     hosted.attach(target)
     result: Any = None
     error: BaseException | None = None

@@ -124,6 +124,7 @@ class Hosted:
         self._ready = asyncio.Event()
         self._recording = asyncio.Lock()
         self._revision = 0
+        self._noted: dict[str, int] = {}  # command → offset of the event that records it
         self._control: ServedControl | None = None
         self._inbox: InboxReader | None = None
 
@@ -183,22 +184,29 @@ class Hosted:
         if command.verb not in _RECORDED:
             return self._receipt(command, Outcome("refused", f"this version does not know {command.verb!r}"))
         outcome = await self.target.apply(command)
-        return await self._record(command, outcome)
+        receipt = await self._record(command, outcome)
+        if command.verb == "kill" and outcome.status == "unconfirmed":
+            # its code goes on and cannot be stopped, but the run ends here, and nothing that it says counts
+            asyncio.create_task(self.end("killed", 137))
+        return receipt
+
+    def note(self, kind: str, command: str, sender: str, reason: str, message: Any, **more: Any) -> int:
+        """Append the event that records a command, and return its offset; at once where it takes effect."""
+        data = {"command": command, "sender": sender, "reason": reason, "message": message, **more}
+        kept = {name: value for name, value in data.items() if value not in (None, "")}
+        self._noted[command] = offset = self.log.append_lifecycle(kind, kept, cause=command)
+        return offset
 
     async def _record(self, command: Command, outcome: Outcome) -> Receipt:
-        data: dict[str, Any] = {"command": command.id, "sender": command.sender}
-        if command.reason:
-            data["reason"] = command.reason
-        if command.message is not None:
-            data["message"] = command.message
-        if outcome.why:
-            data["why"] = outcome.why
+        more = {"why": outcome.why}
         kind, state = _RECORDED[command.verb]
         if outcome.status not in ("applied", "unconfirmed"):
             kind, state = "refused", None
-            data["verb"] = command.verb
+            more["verb"] = command.verb
         try:
-            offset = self.log.append_lifecycle(kind, data, cause=command.id)
+            offset = self._noted.pop(command.id, 0) or self.note(
+                kind, command.id, command.sender, command.reason, command.message, **more
+            )
             await self.log.flush(offset)
         except Error as error:
             # what is not in the log did not happen, as far as anyone else can tell

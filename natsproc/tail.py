@@ -18,7 +18,6 @@ from natsproc.bus.handoff import Handoff
 from natsproc.bus.tail import Start, follow
 from natsproc.bus.thread import IOThread
 from natsproc.errors import BadPayload, Error
-from natsproc.protocol.compact import Compact
 from natsproc.protocol.messages import Cursor, Event, Notice, Record
 from natsproc.protocol.names import Address, check_name, check_pattern, is_pattern
 
@@ -153,8 +152,15 @@ def _start(
 async def _read(
     mesh: Mesh, address: Address, start: Start, live: bool, compact: bool, types: Collection[str]
 ) -> AsyncIterator[Sequence[Item]]:
-    source = follow(mesh.connection, mesh.names, address, start=start, follow=live)
-    shorten = Compact() if compact else None
+    latest = await mesh.registry.get(address) if start.kind == "first" else None
+    source = follow(
+        mesh.connection, mesh.names, address, start=start, follow=live, until_end=start.kind != "first"
+    )
+    shorten = None
+    if compact:
+        from natsproc.protocol.compact import Compact
+
+        shorten = Compact()
     async with aclosing(source):
         async for batch in source:
             items: Sequence[Item] = batch
@@ -164,6 +170,10 @@ async def _read(
                 items = [item for item in items if isinstance(item, Notice) or item.type in types]
             if items:
                 yield items
+            if latest and any(
+                item.type == "ended" and item.data.get("run", 0) >= latest.run for item in batch
+            ):
+                break
         if shorten is not None and (rest := shorten.flush()):
             yield rest
 

@@ -44,6 +44,8 @@ class Registry:
         key, value = key_of(record.address), encode(record.to_json())
         while True:
             try:
+                if not revision:
+                    return await self._live.create(key, value)
                 return await self._live.update(key, value, revision)
             except Conflict:
                 found = await self._live.get(key, leader=True)

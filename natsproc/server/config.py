@@ -9,18 +9,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from natsproc.access import Authority, write_private
+from natsproc.access import Authority, claims_of, write_private
 from natsproc.errors import NoServer, ServerUnfit
 
 from .home import Durable, Home, State
 
-MAX_PAYLOAD = "1MB"  # NATS's own default: what fits here fits into any other server, too
-MAX_CONTROL_LINE = (
-    65536  # a user JWT with some hundred grants travels in one line; the default takes about 20
-)
-
-# Without it nats-py's ordered consumer and KV watch die silently from 2.14 on; before, it is refused.
-_FEATURES = "feature_flags { js_ack_fc_v2: false }"
+_SYNC = {"interval": "1s", "always": "always"}
 
 
 def find_program() -> Path:
@@ -67,38 +61,34 @@ def series(version: str) -> tuple[int, int]:
 
 def mesh_config(authority: Authority, version: str, *, jwts: Path, store: Path, durable: Durable) -> str:
     """The part that depends on keys, version and disk: who may connect, and JetStream."""
-    from natsproc.access import claims_of
-
-    account, system = authority.account_jwt, authority.system_jwt
-    return f"""\
-operator: {authority.operator_jwt}
-system_account: {claims_of(system)["sub"]}
-resolver {{ type: full, dir: {_quoted(jwts)}, allow_delete: true, interval: "2m" }}
-resolver_preload {{
-  {claims_of(account)["sub"]}: {account}
-  {claims_of(system)["sub"]}: {system}
-}}
-jetstream {{ store_dir: {_quoted(store)}, sync_interval: {"always" if durable == "always" else "1s"} }}
-{_FEATURES if series(version) >= (2, 14) else ""}
-"""
+    account, system = (claims_of(jwt)["sub"] for jwt in (authority.account_jwt, authority.system_jwt))
+    lines = [
+        f"# Written by natsproc for nats-server {version}: changes here are lost.",
+        f"operator: {authority.operator_jwt}",
+        f"system_account: {system}",
+        f'resolver {{ type: full, dir: {_quoted(jwts)}, allow_delete: true, interval: "2m" }}',
+        f"resolver_preload {{ {account}: {authority.account_jwt}, {system}: {authority.system_jwt} }}",
+        f"jetstream {{ store_dir: {_quoted(store)}, sync_interval: {_SYNC[durable]} }}",
+    ]
+    if series(version) >= (2, 14):  # without it nats-py's KV watch dies silently; 2.12 refuses it
+        lines.append("feature_flags { js_ack_fc_v2: false }")
+    return "\n".join(lines) + "\n"
 
 
-def server_config(home: Home, state: State, authority: Authority, version: str) -> str:
-    """The embedded server's whole configuration; `nats-server.conf` is the same by hand."""
+def server_config(home: Home, state: State, authority: Authority) -> str:
+    """The embedded server's whole configuration; `nats-server.conf` says the same, and why."""
     origins = [f"http://{host}:{state.ws_port}" for host in ("localhost", "127.0.0.1")]
+    jwts, store = home.folder / "jwt", home.folder / state.store
     return f"""\
-# Written by natsproc for nats-server {version} at every start: changes here are lost.
 server_name: {state.name}
 listen: "127.0.0.1:{state.port}"
-max_payload: {MAX_PAYLOAD}
-max_control_line: {MAX_CONTROL_LINE}
+max_payload: 1MB
+max_control_line: 65536
 websocket {{ listen: "127.0.0.1:{state.ws_port}", no_tls: true, allowed_origins: {json.dumps(origins)} }}
 log_file: {_quoted(home.folder / "server.log")}
 logfile_size_limit: 16MB
 logfile_max_num: 3
-""" + mesh_config(
-        authority, version, jwts=home.folder / "jwt", store=home.folder / state.store, durable=state.durable
-    )
+""" + mesh_config(authority, state.version, jwts=jwts, store=store, durable=state.durable)
 
 
 def write_config(folder: Path, home: Home, authority: Authority, durable: Durable) -> None:
@@ -107,7 +97,7 @@ def write_config(folder: Path, home: Home, authority: Authority, durable: Durabl
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     version = version_of(find_program())
     text = mesh_config(authority, version, jwts=folder / "jwt", store=folder / "store", durable=durable)
-    write_private(folder / "natsproc.conf", f"# Written by natsproc for nats-server {version}.\n{text}")
+    write_private(folder / "natsproc.conf", text)
     write_private(folder / "local.creds", home.creds.read_text())
 
 

@@ -30,11 +30,9 @@ class Wishes:
     store: str | None = None  #: an absolute path
     durable: Durable | None = None
 
-    def refused_by(self, home: Home, state: State) -> list[str]:
-        """What of it a running server does not have."""
-        has = {**vars(state), "store": str(home.folder / state.store)}
-        wanted = {**vars(self), "store": self.store and str(home.folder / self.store)}
-        return [f"{name} {has[name]}" for name, value in wanted.items() if value not in (None, has[name])]
+    def over(self, state: State) -> State:
+        """The settings of a home with these instead."""
+        return replace(state, **{name: value for name, value in vars(self).items() if value is not None})
 
 
 def start(home: Home, wishes: Wishes | None = None, *, prefix: str = DEFAULT_PREFIX) -> bool:
@@ -52,10 +50,10 @@ def start(home: Home, wishes: Wishes | None = None, *, prefix: str = DEFAULT_PRE
         state = _launch(home, wishes) if started else home.load()
         if state is None:
             raise Error(f"{home.folder}/state.json is gone: `natsproc down`, then `natsproc up`")
-        if other := wishes.refused_by(home, state):
+        if wishes.over(state) != state:
             raise Error(
-                f"the nats-server at {state.url} runs already, with {', '.join(other)}: "
-                "`natsproc down` first to change that"
+                f"the nats-server at {state.url} runs already, with other settings (`natsproc status`): "
+                "`natsproc down` first to change them"
             )
         if not started and not _comes_up(home, state):
             raise _failure(home)
@@ -113,20 +111,17 @@ def _failure(home: Home) -> Error:
 
 def _settle(home: Home, wishes: Wishes) -> State:
     """Choose ports and store: as wished, else as remembered, else the default, else any free port."""
-    known = home.load() or State(f"natsproc-{new_token(8)}", PORT, WS_PORT)
-    port = _choose_port(wishes.port, known.port)
-    ws_port = _choose_port(wishes.ws_port, known.ws_port, besides=port)
-    store, durable = wishes.store or known.store, wishes.durable or known.durable
-    return replace(known, port=port, ws_port=ws_port, store=store, durable=durable, restarts=0)
+    state = wishes.over(home.load() or State(f"natsproc-{new_token(8)}", PORT, WS_PORT))
+    port = _choose_port(state.port, asked=wishes.port is not None)
+    ws_port = _choose_port(state.ws_port, asked=wishes.ws_port is not None, besides=port)
+    return replace(state, port=port, ws_port=ws_port)
 
 
-def _choose_port(wished: int | None, known: int, besides: int = 0) -> int:
-    if wished is not None:
-        if wished == besides or not _is_free(wished):
-            raise Error(f"port {wished} is taken; leave it out and natsproc takes a free one")
-        return wished
-    if known != besides and _is_free(known):
-        return known
+def _choose_port(port: int, *, asked: bool, besides: int = 0) -> int:
+    if port != besides and _is_free(port):
+        return port
+    if asked:
+        raise Error(f"port {port} is taken; leave it out and natsproc takes a free one")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -181,10 +176,5 @@ def status(home: Home) -> dict[str, Any]:
     pid = home.server.holder()
     if state is None or not home.running:
         return {"running": False, "home": str(home.folder)}
-    return {
-        "running": state.answers(),
-        "pid": pid,
-        **home.describe(state),
-        "supervisor": home.supervisor.holder(),
-        "home": str(home.folder),
-    }
+    supervisor = {"supervisor": home.supervisor.holder(), "home": str(home.folder)}
+    return {"running": state.answers(), "pid": pid, **home.describe(state), **supervisor}

@@ -48,52 +48,44 @@ def find(
     else:
         settings, origin = {}, ""
     settings = settings | {name: value for name, value in (("url", server), ("creds", creds)) if value}
-    if "url" not in settings:
-        endpoint = _embedded(place)
-        endpoint = replace(endpoint, creds=creds or endpoint.creds)
-    else:
-        endpoint = _named(settings, origin, place)
-    return _with_sender(endpoint, sender)
-
-
-def endpoint_of(home: Home, state: State) -> Endpoint:
-    """The embedded server of a home."""
-    own = Endpoint((state.url,), creds=str(home.creds), origin="the embedded server")
-    return _with_sender(own, None)
-
-
-def _embedded(home: Home) -> Endpoint:
-    with home.changing(shared=True):  # one that is just being started is waited for
-        state = home.load()
-    if state is None or not home.running:
+    if "url" in settings:
+        return _with_sender(_named(settings, origin, place), sender)
+    with place.changing(shared=True):  # one that is just being started is waited for
+        state = place.load()
+    if state is None or not place.running:
         raise NoServer(
             "no nats-server is running here, and none was named: start one with `natsproc up`, or name one "
             "with --server, --context or NATS_URL"
         )
-    return endpoint_of(home, state)
+    return endpoint_of(place, state, creds=creds, sender=sender)
+
+
+def endpoint_of(home: Home, state: State, *, creds: str | None = None, sender: str | None = None) -> Endpoint:
+    """The embedded server of a home, by its local credential or another one."""
+    own = Endpoint((state.url,), creds=creds or str(home.creds), origin="the embedded server")
+    return _with_sender(own, sender)
 
 
 def _named(settings: Mapping[str, Any], origin: str, home: Home) -> Endpoint:
     """Make an endpoint of what a context, or the environment, says."""
     servers, options = _split(settings["url"])
-    for name in ("user", "password", "token"):
-        if settings.get(name):
-            options[name] = settings[name]
-    if settings.get("nkey"):
+    options |= {name: settings[name] for name in ("user", "password", "token") if name in settings}
+    if "user" in options and "password" not in options:
+        options["token"] = options.pop("user")  # as the `nats` CLI has it
+    if "nkey" in settings:
         options["nkeys_seed"] = str(Path(settings["nkey"]).expanduser())
-    if any(settings.get(name) for name in ("ca", "cert", "key")):
+    if settings.keys() & {"ca", "cert", "key"}:
         options["tls"] = _tls(settings)
-    if settings.get("tls_first"):
+    if "tls_first" in settings:
         options["tls_handshake_first"] = True
-    creds = settings.get("creds")
-    own = home.load()
+    creds, own = settings.get("creds"), home.load()
     if not creds and not options and own and set(servers) <= {own.url, own.ws_url}:
         creds = home.creds  # our own server, by its URL
     return Endpoint(
         servers,
-        creds=str(Path(creds).expanduser()) if creds else None,
+        creds=str(Path(creds).expanduser().absolute()) if creds else None,
         options=options,
-        domain=settings.get("jetstream_domain") or None,
+        domain=settings.get("jetstream_domain"),
         origin=origin,
     )
 
@@ -128,9 +120,9 @@ def _tls(settings: Mapping[str, Any]) -> Any:
     import ssl
 
     try:
-        made = ssl.create_default_context(cafile=settings.get("ca") or None)
-        if settings.get("cert"):
-            made.load_cert_chain(settings["cert"], settings.get("key") or None)
+        made = ssl.create_default_context(cafile=settings.get("ca"))
+        if "cert" in settings:
+            made.load_cert_chain(settings["cert"], settings.get("key"))
     except (OSError, ssl.SSLError) as error:
         raise BadPayload(f"cannot use the certificates named: {error}") from None
     return made
@@ -153,12 +145,8 @@ def _context(name: str) -> dict[str, Any]:
         settings = {key: value for key, value in json.loads(path.read_text()).items() if value}
     except (OSError, ValueError, AttributeError) as error:
         raise BadPayload(f"cannot read the context {path}: {error}") from None
-    for key in ("nsc", "user_jwt", "jetstream_api_prefix", "windows_cert_store"):
-        if key in settings:
-            raise BadPayload(
-                f"context {name!r} uses {key!r}, which natsproc cannot: "
-                "name the server with --server and --creds"
-            )
+    if beyond := settings.keys() & {"nsc", "user_jwt", "jetstream_api_prefix", "windows_cert_store"}:
+        raise BadPayload(f"context {name!r} uses {', '.join(beyond)}, which natsproc cannot; use --creds")
     return {"url": "nats://localhost:4222", **settings}
 
 
@@ -166,9 +154,9 @@ def _with_sender(endpoint: Endpoint, wished: str | None) -> Endpoint:
     """Settle who we are: the name in the credential, a wished one where it pins none, or the user's."""
     if wished is not None:
         check_name(wished, "sender")
-    fallback = wished or sanitize(str(endpoint.options.get("user", "")), local_sender())
     if endpoint.creds is None:
-        return replace(endpoint, sender=fallback)
+        user = sanitize(str(endpoint.options.get("user", "")), local_sender())
+        return replace(endpoint, sender=wished or user)
     credential = Credential.read(endpoint.creds)
     if credential.expired:
         raise NotAllowed(f"the credentials in {endpoint.creds} have expired: ask for new ones")

@@ -7,6 +7,7 @@ nor pydantic, so it stays small.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -34,8 +35,7 @@ def supervise(home: Home) -> None:
     """
     run(home, restarts=0)
     delay = FIRST_DELAY
-    restarts = 1
-    while True:
+    for restarts in itertools.count(1):
         _log(f"starting it again in {delay:g} s")
         time.sleep(delay)
         delay = min(delay * 2, LONGEST_DELAY)
@@ -46,40 +46,38 @@ def supervise(home: Home) -> None:
             _log(f"cannot start nats-server: {error}")
         if time.monotonic() - began > WELL_AFTER:
             delay = FIRST_DELAY
-        restarts += 1
 
 
 def run(home: Home, restarts: int) -> None:
     """Run nats-server once, until it ends. Raises: Error if it ended before it was ready."""
-    process = spawn(home)
-    state, _ = remembered(home)
+    process, state = spawn(home, restarts)
     while not (up := state.answers()) and process.poll() is None:
         time.sleep(0.02)
-    if up:
-        _log(f"nats-server {state.version} answers at {state.url}, pid {process.pid}")
-        with contextlib.suppress(OSError):  # for people only: not worth an outage
-            home.save(replace(state, restarts=restarts, started=time.time()))
+    _log(f"nats-server {state.version}, pid {process.pid}: {state.url if up else 'not ready'}")
     code = process.wait()
     _log(f"nats-server, pid {process.pid}, ended with {code}")
     if not up:
         raise Error("it ended before it was ready")
 
 
-def spawn(home: Home) -> subprocess.Popen[bytes]:
+def spawn(home: Home, restarts: int) -> tuple[subprocess.Popen[bytes], State]:
     """Start nats-server with a configuration for its version, holding the lock that says it lives."""
     home.server.stop_holder()  # of a supervisor that was killed: never two on one store
-    state, authority = remembered(home)
+    state, authority = home.load(), Authority.load(home.keys)
+    if state is None or authority is None:
+        raise Error(f"{home.folder} holds no server: `natsproc up` makes one")
     program = find_program()
-    version = version_of(program)
-    home.save(replace(state, version=version))
+    state = replace(state, version=version_of(program), restarts=restarts, started=time.time())
     config = home.folder / "server.conf"
-    write_private(config, server_config(home, state, authority, version))
+    with contextlib.suppress(OSError):  # on a full disk those of the last start will do
+        home.save(state)
+        write_private(config, server_config(home, state, authority))
     (home.folder / state.store).mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = home.server.take()
     if lock is None:
         raise Error("another nats-server has just been started here")
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [program, "-c", config],
             stdin=subprocess.DEVNULL,
             pass_fds=[lock],
@@ -87,14 +85,7 @@ def spawn(home: Home) -> subprocess.Popen[bytes]:
         )
     finally:
         os.close(lock)
-
-
-def remembered(home: Home) -> tuple[State, Authority]:
-    """What `natsproc up` prepared. Raises: Error if there is none."""
-    state, authority = home.load(), Authority.load(home.keys)
-    if state is None or authority is None:
-        raise Error(f"{home.folder} holds no server: `natsproc up` makes one")
-    return state, authority
+    return process, state
 
 
 def _log(text: str) -> None:

@@ -181,7 +181,7 @@ def test_a_running_server_is_not_changed_behind_anyones_back(home, tmp_path):
     for wishes in (Wishes(port=free_port()), Wishes(store=str(tmp_path)), Wishes(durable="interval")):
         with pytest.raises(Error, match="natsproc down"):
             embedded.start(home, wishes)
-    same = Wishes(embedded.PORT, embedded.WS_PORT, str(home.folder / "store"), "always")
+    same = Wishes(port=embedded.PORT, ws_port=embedded.WS_PORT, durable="always")
     assert not embedded.start(home, same)
 
 

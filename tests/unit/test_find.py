@@ -93,6 +93,13 @@ def test_passwords_are_taken_out_of_urls(user, password):
     assert options == {"user": user, "password": password}
 
 
+def test_a_user_without_a_password_is_a_token(monkeypatch):
+    monkeypatch.setenv("NATS_URL", "nats://there:1")
+    monkeypatch.setenv("NATS_USER", "s3cr3t")
+    assert find().options == {"token": "s3cr3t"}
+    assert find().sender != "s3cr3t"
+
+
 def test_a_token_is_taken_out_of_the_url():
     endpoint = find("nats://s3cr3t@host")
     assert endpoint.servers == ("nats://host:4222",)
@@ -122,7 +129,7 @@ def test_a_context_that_cannot_be_used_says_why(context, tmp_path):
     context("three", ca=str(tmp_path / "none.pem"))
     with pytest.raises(BadName, match="there are: one, three, two"):
         find(context="../one")
-    with pytest.raises(BadPayload, match="'nsc'"):
+    with pytest.raises(BadPayload, match="uses nsc"):
         find(context="two")
     with pytest.raises(BadPayload, match="certificates"):
         find(context="three")

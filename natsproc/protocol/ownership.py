@@ -20,8 +20,8 @@ from .names import Address
 
 Opening = Literal["started", "restarted", "recovered"]
 
-NEXT: Final = "next"
-"""The claim record's field for the offset behind the terminal event, in case the log is trimmed."""
+WINDOW: Final = 256
+"""So many entries of one process, at most, may be stored before one that was sent earlier."""
 
 _SURE: Final = -1
 
@@ -47,7 +47,7 @@ class Fold:
     cuts does. The answer is then UNSURE until that table has been read after the entry in doubt.
     """
 
-    __slots__ = ("_cuts", "_doubt", "_floor", "_placed", "_since", "epoch", "missing", "next_offset", "run")
+    __slots__ = ("_base", "_cuts", "_doubt", "_floor", "_placed", "_since", "epoch", "missing", "next_offset", "run")  # fmt: skip
 
     def __init__(self, cuts: Iterable[Cut] = (), *, cursor: Cursor | None = None, position: int = 0) -> None:
         """Begin behind `cursor`, or else behind `position`, of which nothing is known but the cuts."""
@@ -56,6 +56,7 @@ class Fold:
         self.run = 0
         self.next_offset: int | None = 1  #: None: the first event that is not void sets it
         self.missing: tuple[int, int] | None = None  #: offsets found to be lost; whoever reads it resets it
+        self._base = 0  # the event that set next_offset, which might have been a repeat or ahead of others
         self._floor = 0  # while next_offset is None: nothing below is new; 0: nothing was expected either
         self._doubt: int | None = 1  # the value of next_offset that nothing has confirmed so far
         self._placed = False  # whether `epoch` is that of the place in the log
@@ -71,16 +72,20 @@ class Fold:
         """The cuts it was given and those it has found, in order."""
         return tuple(self._cuts)
 
+    @property
+    def loose(self) -> bool:
+        """Whether it began in the middle so lately that repeats may have misled it."""
+        return self._base > 0 and self.next_offset is not None and self.next_offset - self._base < WINDOW
+
     def feed(self, position: int, entry: Entry) -> Verdict:
-        """Say what the entry at that position is. Protocol: section 4.2."""
+        """Say what the entry at that position is. Protocol: section 2.1."""
         if entry.offset == self.next_offset and entry.epoch == self.epoch:
             self.next_offset = entry.offset + 1
             return Verdict.COUNTS
         if not entry.epoch:
             return Verdict.UNREADABLE
         if not self._placed:
-            begins = entry.is_mark and self.next_offset is not None
-            if self.next_offset == self._doubt and not begins:
+            if self.next_offset == self._doubt and not self._is_cut(position, entry):
                 return Verdict.UNSURE
             self._place(position, entry)
         return self._mark(position, entry) if entry.is_mark else self._event(entry)
@@ -94,8 +99,8 @@ class Fold:
         self._placed = False
         if not trimmed and cut is not None and cut.position > self._since:
             self._expect(cut.offset)
-        elif trimmed or (cut is None and self.next_offset == 1):  # nobody knows what the log begins with
-            self._expect_any()
+        elif trimmed or self.loose or (cut is None and self.next_offset == 1):
+            self._expect_any()  # the last case: nobody knows what the log begins with
 
     def settle(self, least: int = 1) -> int:
         """Return the next offset of a log that ends here, for the owner who is about to write it.
@@ -105,6 +110,12 @@ class Fold:
         if self.next_offset is None:
             self._expect(max(self._floor, least))
         return self.next_offset or least
+
+    def _is_cut(self, position: int, entry: Entry) -> bool:
+        """Whether the table says of this entry that it is the mark which opens its epoch."""
+        return entry.is_mark and any(
+            cut.position == position and cut.epoch == entry.epoch for cut in self._cuts
+        )
 
     def _place(self, position: int, entry: Entry) -> None:
         """Find the epoch of a place that was not reached entry by entry."""
@@ -120,15 +131,17 @@ class Fold:
     def _mark(self, position: int, entry: Entry) -> Verdict:
         if entry.epoch <= self.epoch:
             return Verdict.VOID
-        self.epoch, self.run, self._placed = entry.epoch, entry.run, True
-        known = _cut_of(self._cuts, entry.epoch)
-        if known is not None and known.position == position:
-            self._expect(known.offset)
-            self._doubt = _SURE
+        if self._is_cut(position, entry):
+            first = self._cuts[bisect_left(self._cuts, position, key=_position)].offset
+            if self.loose and first != self.next_offset:
+                return Verdict.UNSURE
+            self._expect(first)
+            self._doubt, self._base = _SURE, 0
         else:
             found = Cut(entry.epoch, entry.run, self.next_offset or 0, position)
             self._cuts = merge_cuts(self._cuts, (found,))
             self._doubt = self.next_offset
+        self.epoch, self.run, self._placed = entry.epoch, entry.run, True
         return Verdict.CUT
 
     def _event(self, entry: Entry) -> Verdict:
@@ -141,11 +154,13 @@ class Fold:
             if entry.offset < self._floor:
                 return Verdict.REPEAT
             self._expect(entry.offset)
-            self.next_offset = entry.offset + 1
+            self.next_offset, self._base = entry.offset + 1, entry.offset
             return Verdict.COUNTS
-        if entry.offset < self.next_offset:
+        if self._base <= entry.offset < self.next_offset:
             return Verdict.REPEAT
-        return Verdict.UNSURE if doubtful else Verdict.HOLE
+        if doubtful or self.loose:
+            return Verdict.UNSURE
+        return Verdict.HOLE if entry.offset > self.next_offset else Verdict.REPEAT
 
     def _expect(self, offset: int) -> None:
         """From now on `offset` is the next one, unless a later one is already."""
@@ -272,12 +287,6 @@ def owned(claim: Claim, revision: int, cuts: Iterable[Cut], first: int, *, ended
     """
     table = prune_cuts(merge_cuts(claim.cuts, cuts), first)
     return replace(claim, epoch=claim.epoch_at(revision), cuts=table, ended=claim.ended or ended)
-
-
-def closed(claim: Claim, revision: int, next_offset: int) -> Claim:
-    """The record after the terminal event: a hint that spares a claimant the reading."""
-    extra = {**claim.extra, NEXT: next_offset}
-    return replace(claim, epoch=claim.epoch_at(revision), ended=True, extra=extra)
 
 
 def check_owner(address: Address, claim: Claim | None, revision: int, nonce: str) -> None:

@@ -1,4 +1,4 @@
-"""The reader of one process's log as a pure state machine: history and live are one thing. Protocol: section 3.
+"""The reader of one process's log as a pure state machine: history and live are one thing. Protocol: section 2.2.
 
 Methods take what came from the bus and return what to do, in order: show an `Event` or a `Notice`, or ask
 the bus for something. Whatever is lost, doubled, reordered or read again, each event that counts is shown
@@ -73,13 +73,16 @@ class Reader:
         cuts: Iterable[Cut] = (),
         cursor: Cursor | None = None,
         position: int = 0,
+        offset: int = 0,
         run: int | None = None,
         follow_runs: bool = False,
         address: Address | None = None,
         buffer: int = BUFFER,
     ) -> None:
-        """Begin behind `cursor`, or show what lies behind `position` (0: the whole log).
+        """Begin behind `cursor`, or show what lies behind `position` (0: the whole log), above `offset`.
 
+        A `position` in the middle had better lie `ownership.WINDOW` events before what is to be shown, with
+        `offset` to hide these: repeats just before it would be shown, and it might lie in a window of holes.
         `run`: show that run only. `follow_runs`: go on after a terminal event, should another run follow.
         `cuts` are those of the claim record; a cursor and a run's first cut (`cursor_at`) need no more
         questions. Raises: BadPayload if the cursor is of another log.
@@ -91,7 +94,9 @@ class Reader:
         self._run = run
         self._follow_runs = follow_runs
         self._limit = buffer
-        self._hidden = position  # nothing is shown up to here
+        self._hidden = position  # nothing is shown up to this position
+        self._shown = offset  # nor up to this offset
+        self._midlog = self._seeking = cursor is None and position > 1  # nothing was shown so far
         self._state = _State.READING
         self._buffer: list[tuple[int, int, Entry]] = []
         self._heard = 0  # a position known to be stored, while it may not have been read
@@ -187,8 +192,8 @@ class Reader:
             if 0 < first <= self.position:
                 raise foreign_cursor(self._unchecked)
             self._unchecked = None
-        if self.position == self._start > 0 and first < self._known and epoch > _last_epoch(table):
-            self._step_back(table, first)
+        if self._midlog and not trimmed and 0 < first <= self.position:
+            self._step_back(table, epoch, first)
         self._fold.refresh(table, trimmed=trimmed)
         return (*self._gap(), self._read())
 
@@ -239,21 +244,31 @@ class Reader:
         self._asked = (position, trimmed)
         return (AskFirst(),)
 
-    def _step_back(self, table: list[Cut], first: int) -> None:
-        """Begin further up: a claim is under way, so there may be a mark that its record does not show yet."""
-        cut = cut_before(table, self._known)
-        if cut is None or cut.position < first:
-            self._begin(Fold(table), None, 0)
-        else:
-            cursor = cursor_at(cut)
-            self._begin(Fold(table, cursor=cursor), cursor, 0)
+    def _step_back(self, table: list[Cut], epoch: int, first: int) -> None:
+        """Read from further up if what lies behind a start in the middle cannot be told from there.
+
+        Either a claim is under way, and there may be a mark that its record does not show yet; or the start
+        lay among repeats.
+        """
+        claiming = not self._fold.epoch and epoch > max((cut.epoch for cut in table), default=0)
+        cut = cut_before(table, self._known if self._last is None else self._last.position)
+        whole = cut is not None and cut.position >= first
+        if not claiming and not (self._fold.loose and whole):
+            return
+        if not self._seeking and self._last is not None:
+            self._hidden, self._shown = 0, self._last.offset
+        if cut is not None and whole:
+            self._begin(Fold(table, cursor=cursor_at(cut)), cursor_at(cut), 0)
             self._unchecked = None
+        else:
+            self._begin(Fold(table, position=first - 1), None, first - 1)
+        self._midlog = False
         self._known = 0
 
     def _check(self, position: int, entry: Entry) -> None:
         """Look at the entry at the cursor's position."""
         cursor, self._unchecked = self._unchecked, None
-        if cursor is None:
+        if cursor is None or cursor.position != position:
             return
         if entry.epoch != cursor.epoch or not (entry.is_mark or entry.offset == cursor.offset):
             raise foreign_cursor(cursor)
@@ -278,10 +293,11 @@ class Reader:
         return actions
 
     def _show(self, event: Event) -> list[Action]:
-        visible = event.position > self._hidden
+        visible = event.position > self._hidden and event.offset > self._shown
         self._last = event
         self._terminal = event if event.terminal else None
         self._plain = visible and self._run is None and not event.terminal
+        self._seeking = self._seeking and not visible
         if self._run is not None and event.run > self._run:
             self._terminal = None
             return self._end(self._run)
@@ -315,13 +331,13 @@ class Reader:
 
     def _gap(self) -> list[Action]:
         missing, self._fold.missing = self._fold.missing, None
-        if missing is None or self.position < self._hidden:
+        if missing is None or self._seeking or self.position < self._hidden or missing[1] <= self._shown:
             return []
-        return [self._say("gap", {"from": missing[0], "to": missing[1]})]
+        return [self._say("gap", {"from": max(missing[0], self._shown + 1), "to": missing[1]})]
 
     def _takeover(self, entry: Entry) -> list[Action]:
-        before, self._epoch = self._epoch, entry.epoch
-        if not before or self.position <= self._hidden:
+        before, self._epoch = self._epoch, max(entry.epoch, self._epoch)
+        if not before or entry.epoch <= before or self.position <= self._hidden:
             return []
         data = {"epoch": entry.epoch, "run": entry.run}
         if entry.is_mark and isinstance(entry.data, dict) and "node" in entry.data:
@@ -332,7 +348,3 @@ class Reader:
         last = self._last
         cursor = "" if last is None else last.cursor if isinstance(last, Event) else str(last)
         return Notice(kind, data, self._address, cursor)
-
-
-def _last_epoch(table: Sequence[Cut]) -> int:
-    return table[-1].epoch if table else 0

@@ -1,0 +1,211 @@
+"""From a program's output to events: read, echoed at once, and cut into chunks for the log.
+
+`Chunker` decides what a chunk is and is pure; `Pump` is the thread that reads. A thread, because echoing may
+block as it would block the program itself, and neither control nor heartbeats shall notice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import threading
+import time
+from collections.abc import Callable
+
+LIMIT = 16 * 1024  # bytes of one event
+GATHER_SECONDS = 0.005  # between two events, so that a line each does not become an event each
+PARTIAL_SECONDS = 0.04  # for a line without its end; 50 ms are promised
+READ_BYTES = 64 * 1024
+LAST_READS = 16  # what a pipe may hold when we stop reading it
+
+Deliver = Callable[[str | bytes, str], object]
+Tell = Callable[[], object]
+
+# text, tabs, colours and erasures to the end of the line; what moves the cursor otherwise has to stay
+_REDRAW = re.compile(rb"(?:[^\x00-\x08\x0a-\x1f\x7f]|\x1b\[[0-9;]*[mK])*")
+
+
+def merge_redraws(data: bytes, continues: bool) -> bytes:
+    """Keep, of each line that was redrawn with carriage returns, what was drawn last.
+
+    `continues` says that the beginning of the first line was written before, so that it needs its return.
+    """
+    if b"\r" not in data:
+        return data
+    first, *rest = data.split(b"\n")
+    return b"\n".join([_merged(first, continues), *(_merged(line, False) for line in rest)])
+
+
+def _merged(line: bytes, continues: bool) -> bytes:
+    body = line.rstrip(b"\r")
+    *drawn, last = body.split(b"\r")
+    if not any(drawn) or not all(_REDRAW.fullmatch(part) for part in drawn):
+        return line
+    return (b"\r" if continues or body.startswith(b"\r") else b"") + last + line[len(body) :]
+
+
+def _unfinished(data: bytes | bytearray) -> int:
+    """How many bytes at the end begin a character of UTF-8 that is not complete."""
+    for back, byte in enumerate(reversed(data[-3:]), 1):
+        if byte & 0xC0 != 0x80:
+            length = (
+                2 if byte >> 5 == 0b110 else 3 if byte >> 4 == 0b1110 else 4 if byte >> 3 == 0b11110 else 1
+            )
+            return back if length > back else 0
+    return 0
+
+
+class Chunker:
+    """Cuts a stream of bytes into the chunks that become events: bytes and the time go in, chunks come out.
+
+    A chunk ends with a line where it can, is text where it can be, and bytes where it is not UTF-8.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+        self._since: float | None = None  # when the oldest of it came; None while it waits for more
+        self._taken = float("-inf")
+        self._continues = False  # whether the last chunk ended within a line
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Add what was read at time `now` (seconds)."""
+        self._buffer += data
+        if self._since is None:
+            self._since = now
+
+    @property
+    def due(self) -> float | None:
+        """When `take` will have something, if nothing else is fed."""
+        if not self._buffer or self._since is None:
+            return None
+        if len(self._buffer) >= self._limit:
+            return self._since
+        if b"\n" in self._buffer:
+            return self._taken + GATHER_SECONDS
+        return self._since + PARTIAL_SECONDS
+
+    def take(self, now: float, *, end: bool = False) -> list[str | bytes]:
+        """Take the chunks that are due at time `now`, or with `end` all that is left."""
+        if not end and (self.due is None or now < self.due):
+            return []
+        partial = end or (self._since is not None and now >= self._since + PARTIAL_SECONDS)
+        chunks = []
+        while cut := self._cut(partial, end):
+            chunks.append(self._chunk(cut))
+        self._taken = now
+        self._since = None if partial or not self._buffer else now
+        return chunks
+
+    def _cut(self, partial: bool, end: bool) -> int:
+        size = len(self._buffer)
+        if size > self._limit or not partial:
+            if lines := self._buffer.rfind(b"\n", 0, self._limit) + 1:
+                return lines
+            if size < self._limit:
+                return 0
+        head = self._buffer[: self._limit]
+        return size if end and size <= self._limit else len(head) - _unfinished(head)
+
+    def _chunk(self, size: int) -> str | bytes:
+        data = merge_redraws(bytes(self._buffer[:size]), self._continues)
+        del self._buffer[:size]
+        self._continues = not data.endswith(b"\n")
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return data
+
+
+def write_all(descriptor: int, data: bytes) -> bool:
+    """Write all of it, waiting as often as need be; False if nobody reads there any more."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+        except OSError:
+            return False
+    return True
+
+
+class Pump(threading.Thread):
+    """Reads a program's stream to its end: echoes it, and delivers it in chunks.
+
+    `deliver` is called on this thread with a chunk and the stream's name, and may block: so does the program then.
+    When it raises, `failed` holds what it raised and the rest is echoed only. When nobody reads the echo any more,
+    `cut_off` is set and the stream closed, and the program finds out as it does at a closed pipe. `tell` is called
+    on this thread after a failure and at the end.
+    """
+
+    def __init__(
+        self,
+        source: int,
+        stream: str,
+        deliver: Deliver,
+        *,
+        echo: int | None = None,
+        tell: Tell = lambda: None,
+        limit: int = LIMIT,
+    ) -> None:
+        super().__init__(name=f"natsproc-{stream}", daemon=True)
+        self.failed: Exception | None = None
+        self.cut_off = False
+        self._source = source
+        self._stream = stream
+        self._deliver = deliver
+        self._echo = echo
+        self._tell = tell
+        self._stopped, self._stopper = os.pipe()
+        self._closing = threading.Lock()
+        self._chunker = Chunker(limit)
+
+    def stop(self) -> None:
+        """Read what is there now, and no longer: somebody else holds the stream open."""
+        with self._closing:
+            if self._stopper >= 0:
+                os.write(self._stopper, b".")
+
+    def run(self) -> None:
+        poll = select.poll()
+        poll.register(self._source, select.POLLIN)
+        poll.register(self._stopped, select.POLLIN)
+        reads = LAST_READS
+        while reads:
+            due = self._chunker.due
+            ready = dict(poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000))
+            reads -= self._stopped in ready
+            if self._source in ready:
+                if not self._read():
+                    break
+            elif self._stopped in ready:
+                break
+            self._give(self._chunker.take(time.monotonic()))
+        with self._closing:
+            for descriptor in (self._source, self._stopped, self._stopper):
+                os.close(descriptor)
+            self._stopper = -1
+        self._give(self._chunker.take(time.monotonic(), end=True))
+        self._tell()
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self._source, READ_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:  # a terminal that no program holds any more
+            return False
+        self._chunker.feed(data, time.monotonic())
+        self.cut_off = self._echo is not None and not write_all(self._echo, data)
+        return bool(data) and not self.cut_off
+
+    def _give(self, chunks: list[str | bytes]) -> None:
+        for chunk in chunks:
+            if self.failed is None:
+                try:
+                    self._deliver(chunk, self._stream)
+                except Exception as error:
+                    self.failed = error
+                    self._tell()

@@ -1,0 +1,112 @@
+"""Running a command under an address, in the foreground of a terminal or anywhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from natsproc.local import ADDRESS
+from natsproc.node import Hosted, Spec
+from natsproc.owner import Process
+from natsproc.protocol.messages import Command
+from natsproc.protocol.names import new_id, new_token, sanitize
+from natsproc.interruptions import Interruptions
+
+from .pump import LIMIT
+from .runner import Runner, Wrapped
+from .session import Ended
+from .terminal import Size, raw
+
+if TYPE_CHECKING:
+    from natsproc.client import Mesh
+
+IMPATIENCE_SECONDS = 2.0
+
+
+async def run_command(
+    mesh: Mesh,
+    wrapped: Wrapped,
+    *,
+    id: str | None = None,
+    kind: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    parent: str = "",
+    restart: bool = False,
+    foreground: bool = False,
+) -> Ended:
+    """Run a command under an address, and return how it ended once its terminal event is stored.
+
+    In the `foreground` Ctrl-C is an interrupt, again within two seconds a cancel, and then a kill; SIGTERM and SIGHUP
+    cancel. A command that cannot be run ends with code 126 or 127, and `error` says why.
+
+    Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, NotAllowed; OwnershipLost.
+    """
+    kind = sanitize(kind or os.path.basename(wrapped.argv[0]), "process")
+    spec = Spec(
+        mesh.address(id or new_id(kind)),
+        kind,
+        dict(labels or {}),
+        parent or os.environ.get(ADDRESS, ""),
+        title=shlex.join(wrapped.argv),
+        pty=wrapped.pty,
+        restart=restart,
+    )
+
+    async def begin() -> tuple[Hosted, Runner]:
+        hosted = await (await mesh.started_node()).host(spec)
+        limit = min(LIMIT, mesh.connection.max_payload // 8)  # JSON may take six bytes for one
+        runner = Runner(Process(mesh.io, hosted, Interruptions(None)), wrapped, limit)
+        hosted.attach(runner)
+        return hosted, runner
+
+    async def finish() -> Ended:
+        ended = await runner.run()
+        await hosted.end(runner.status(ended), ended.code, signal=ended.signal, error=ended.error)
+        return ended
+
+    hosted, runner = await mesh.io.call(begin())
+
+    def command(verb: str, reason: str) -> None:
+        mesh.io.submit(hosted.apply(Command(new_token(), verb, mesh.sender, reason)))
+
+    def resize() -> None:
+        mesh.io.submit(runner.resize(Size.of(1)))
+
+    keys = raw(wrapped.stdin) if wrapped.pty and wrapped.stdin is not None else nullcontext()
+    with _signals(command, resize) if foreground else nullcontext(), keys:
+        return await mesh.io.call(finish())
+
+
+@contextmanager
+def _signals(command: Callable[[str, str], None], resize: Callable[[], None]) -> Iterator[None]:
+    """Turn the signals that natsproc gets into commands, as long as the block runs. In the main thread only."""
+    loop = asyncio.get_running_loop()
+    presses = [float("-inf")]
+
+    def ctrl_c() -> None:
+        if loop.time() - presses[-1] > IMPATIENCE_SECONDS:
+            presses.clear()
+        presses.append(loop.time())
+        command(("interrupt", "cancel", "kill")[min(len(presses), 3) - 1], "Ctrl-C")
+
+    handlers: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGINT: ctrl_c,
+        signal.SIGTERM: lambda: command("cancel", "natsproc got SIGTERM"),
+        signal.SIGHUP: lambda: command("cancel", "natsproc's terminal was closed"),
+        signal.SIGWINCH: resize,
+    }
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        if number != signal.SIGHUP or before[number] != signal.SIG_IGN:  # `nohup` means it
+            loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, previous)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from natsproc.bus import control, inbox, streams
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.inbox import Sent
+from natsproc.bus.liveness import answers
 from natsproc.bus.registry import Registry
 from natsproc.bus.thread import IOThread
 from natsproc.errors import Closed, NotAllowed, ProcessFailed, TimedOut
@@ -164,11 +165,17 @@ class Mesh:
             self.registry.list(None if namespace == "*" else namespace, ended=ended), self.registry.leases()
         )
         chosen = [record for record in records if matches(record, kind, labels)]
-        quiet = await self.registry.quiet(record.address for record in chosen)
+        doubtful = [r.address for r in chosen if not r.ended and r.node not in leases]
+        quiet, alive = await asyncio.gather(
+            self.registry.quiet(record.address for record in chosen),
+            # a lease can look expired after an outage of the bus; who answers is not gone
+            asyncio.gather(*(answers(self.connection, self.names, address) for address in doubtful)),
+        )
+        gone = {address for address, answered in zip(doubtful, alive, strict=True) if not answered}
         return [
             ProcessInfo(
                 record,
-                record.state if record.ended or record.node in leases else "unreachable",
+                "unreachable" if record.address in gone else record.state,
                 quiet.get(record.address),
             )
             for record in chosen

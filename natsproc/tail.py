@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from natsproc.bus.handoff import Handoff
+from natsproc.bus.liveness import unreachable
 from natsproc.bus.tail import Start, follow
 from natsproc.bus.thread import IOThread
 from natsproc.errors import BadPayload, Error
@@ -153,8 +154,15 @@ async def _read(
     mesh: Mesh, address: Address, start: Start, live: bool, compact: bool, types: Collection[str]
 ) -> AsyncIterator[Sequence[Item]]:
     latest = await mesh.registry.get(address) if start.kind == "first" else None
+    gone = unreachable(mesh.connection, mesh.names, address) if live else None
     source = follow(
-        mesh.connection, mesh.names, address, start=start, follow=live, until_end=start.kind != "first"
+        mesh.connection,
+        mesh.names,
+        address,
+        start=start,
+        follow=live,
+        until_end=start.kind != "first",
+        notices=gone,
     )
     shorten = None
     if compact:

@@ -7,17 +7,25 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from harness import Server, running
+from harness import FAULT_SERVERS, SERVERS, Server, running
 
 from natsproc.bus import streams
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.protocol.names import Names
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what needs a server on the oldest and the newest, faults on the newest; on all with make test-servers."""
+    chosen = any("version" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "version" in metafunc.fixturenames and not chosen and not metafunc._arg2fixturedefs.get("version"):
+        versions = FAULT_SERVERS if "faults" in metafunc.definition.path.parts else SERVERS
+        metafunc.parametrize("version", versions, ids=[v or "newest" for v in versions], scope="module")
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """The installed nats-server, for this test alone."""
-    with running(tmp_path / "nats") as server:
+def server(tmp_path: Path, version: str | None) -> Iterator[Server]:
+    """A nats-server of that version, for this test alone."""
+    with running(tmp_path / "nats", version) as server:
         yield server
 
 

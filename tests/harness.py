@@ -22,6 +22,11 @@ CACHE = ROOT / ".cache" / "nats-server"
 
 OLDEST = "2.11.11"
 VERSIONS = (OLDEST, "2.12.8", "2.14.6", "2.15.1")
+EVERY = os.environ.get("NATSPROC_TEST_SERVERS") == "all"  # `make test-servers`
+SERVERS: list[str | None] = (
+    [*VERSIONS] if EVERY else [OLDEST, None]
+)  # for integration tests; None is the installed one
+FAULT_SERVERS: list[str | None] = [*VERSIONS] if EVERY else [None]
 
 
 def binary(version: str | None = None) -> Path:

@@ -26,8 +26,8 @@ async def make_mesh(server: Server, prefix: str = "proc") -> None:
 
 
 @pytest.fixture(scope="module")
-def bus(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("nats")) as server:
+def bus(tmp_path_factory, version):
+    with running(tmp_path_factory.mktemp("nats"), version) as server:
         asyncio.run(make_mesh(server))
         yield server
 

@@ -77,7 +77,7 @@ def prepare(home: Home) -> Authority:
 def _launch(home: Home, wishes: Wishes) -> State:
     """Start the supervisor with settings under which nats-server comes up. Raises: Error, NoServer."""
     version_of(find_program())
-    home.server.stop_holder()  # of a supervisor that was killed
+    home.server.stop_holder()  # left by a supervisor that was killed
     # it runs elsewhere, and still has to find what was found from here
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     for _ in range(3):  # a port that was free may be taken by now

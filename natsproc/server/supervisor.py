@@ -62,7 +62,6 @@ def run(home: Home, restarts: int) -> None:
 
 def spawn(home: Home, restarts: int) -> tuple[subprocess.Popen[bytes], State]:
     """Start nats-server with a configuration for its version, holding the lock that says it lives."""
-    home.server.stop_holder()  # of a supervisor that was killed: never two on one store
     state, authority = home.load(), Authority.load(home.keys)
     if state is None or authority is None:
         raise Error(f"{home.folder} holds no server: `natsproc up` makes one")
@@ -75,7 +74,7 @@ def spawn(home: Home, restarts: int) -> tuple[subprocess.Popen[bytes], State]:
     (home.folder / state.store).mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = home.server.take()
     if lock is None:
-        raise Error("another nats-server has just been started here")
+        raise Error("another nats-server runs here: never two on one store")
     try:
         process = subprocess.Popen(
             [program, "-c", config],

@@ -1,20 +1,24 @@
-"""Writes a process's log with plain publishes, as a client in another language would: claim, marks, events."""
+"""Both ends of a log for tests: an owner that writes it with plain publishes, and a viewer that remembers."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 from natsproc.bus.connection import Connection
 from natsproc.bus.kv import Bucket
+from natsproc.bus.tail import Start, follow
 from natsproc.errors import Error
-from natsproc.protocol.messages import Claim, Cut, encode, encode_event, encode_mark
+from natsproc.protocol.messages import Claim, Cut, Event, Notice, encode, encode_event, encode_mark
 from natsproc.protocol.names import Address, Names, key_of, new_token, node_inbox
 
+A = Address("default", "a")
+ALL = Start("first")
 TIME = "2026-01-01T00:00:00.000Z"
 
 
 class RawLog:
-    """The owner's end of one log. After any failure everything unacknowledged is sent again, in order."""
+    """The owner's end of one log, as a client in another language would write it. After any failure everything unacknowledged is sent again, in order."""
 
     def __init__(self, connection: Connection, names: Names, address: Address) -> None:
         self.connection = connection
@@ -95,3 +99,41 @@ class RawLog:
                 start = next((n for n in range(start, end) if n not in acknowledged), end)
         finally:
             await self.connection.unsubscribe(subscription)
+
+
+class Viewer:
+    """A tail, and what it has shown so far."""
+
+    def __init__(self, connection: Connection, start: Start = ALL, **options) -> None:
+        self.items = []
+        self.grew = asyncio.Event()
+        self.source = follow(connection, Names(), A, start=start, **options)
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self):
+        async with aclosing(self.source) as source:
+            async for items in source:
+                assert items
+                self.items += items
+                self.grew.set()
+
+    async def until(self, condition, timeout=30):
+        async with asyncio.timeout(timeout):
+            while not condition():
+                if self.task.done():
+                    self.task.result()
+                    raise AssertionError(f"ended with {self.items[-3:]}")
+                self.grew.clear()
+                await self.grew.wait()
+
+    async def end(self, timeout=30):
+        await asyncio.wait_for(self.task, timeout)
+        return self
+
+    @property
+    def offsets(self):
+        return [item.offset for item in self.items if isinstance(item, Event)]
+
+    @property
+    def notices(self):
+        return [item.type for item in self.items if isinstance(item, Notice)]

@@ -286,15 +286,14 @@ class _Tail:
         if len(self._queue) > BUFFER or self._queued_bytes > _QUEUE_BYTES:
             # nobody takes it: the server need not send what will be read from the log later
             self._overflowed = True
-            self._queue, self._queued_bytes = [], 0
             self._unsubscribing = asyncio.create_task(self._unsubscribe())
         self._heard.set()
 
     async def _unsubscribe(self) -> None:
-        if self._subscription:
-            subscription, self._subscription = self._subscription, None
-            await self._connection.unsubscribe(subscription)
         self._queue, self._queued_bytes = [], 0
+        subscription, self._subscription = self._subscription, None
+        if subscription:
+            await self._connection.unsubscribe(subscription)
 
     def _back(self) -> None:
         self._reconnected = True

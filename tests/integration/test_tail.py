@@ -1,22 +1,21 @@
 """Tails of one process on a real server: where they begin, what they show, when they stop."""
 
 import asyncio
-from contextlib import aclosing
 
 import pytest
 from harness import OLDEST, running
-from rawlog import RawLog
+from rawlog import A, RawLog, Viewer
 
 from natsproc.bus import streams
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.kv import Bucket
-from natsproc.bus.tail import Start, follow
+from natsproc.bus.tail import Start
 from natsproc.errors import BadPayload, NoSuchProcess
 from natsproc.protocol.messages import Cursor, Event, Notice
 from natsproc.protocol.names import Address, Names, key_of
 
 NAMES = Names()
-A, B = Address("default", "a"), Address("default", "b")
+B = Address("default", "b")
 ALL = Start("first")
 
 
@@ -27,44 +26,6 @@ async def mesh(request, tmp_path):
         await streams.setup(connection, NAMES)
         yield connection
         await asyncio.wait_for(connection.close(), 10)
-
-
-class Viewer:
-    """A tail, and what it has shown so far."""
-
-    def __init__(self, connection, start=ALL, **options):
-        self.items = []
-        self.grew = asyncio.Event()
-        self.source = follow(connection, NAMES, A, start=start, **options)
-        self.task = asyncio.create_task(self._run())
-
-    async def _run(self):
-        async with aclosing(self.source) as source:
-            async for items in source:
-                assert items
-                self.items += items
-                self.grew.set()
-
-    async def until(self, condition, timeout=30):
-        async with asyncio.timeout(timeout):
-            while not condition():
-                if self.task.done():
-                    self.task.result()
-                    raise AssertionError(f"ended with {self.items[-3:]}")
-                self.grew.clear()
-                await self.grew.wait()
-
-    async def end(self, timeout=30):
-        await asyncio.wait_for(self.task, timeout)
-        return self
-
-    @property
-    def offsets(self):
-        return [item.offset for item in self.items if isinstance(item, Event)]
-
-    @property
-    def notices(self):
-        return [item.type for item in self.items if isinstance(item, Notice)]
 
 
 async def shown(connection, start=ALL, **options):

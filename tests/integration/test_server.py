@@ -1,21 +1,25 @@
 """The embedded server: what it lets in, where it listens, what it keeps; and servers that are not ours."""
 
-import os
+import base64
+import json
 import shutil
 import socket
 import stat
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import nats
+import nkeys
 import psutil
 import pytest
-from harness import ROOT, VERSIONS, Server, binary, free_port, running, wait_for
+from harness import ROOT, VERSIONS, binary, free_port, wait_for
 from homes import a_home, connect, servers_of
 
-from natsproc.access import Authority, write_private
+from natsproc.access import Authority, claims_of, write_private
 from natsproc.bus import streams
-from natsproc.bus.connection import ApiError, Connection, Endpoint, NoResponders
+from natsproc.bus.connection import Connection, Endpoint, NoResponders
 from natsproc.errors import Error, NoMesh, NoServer, NotAllowed
 from natsproc.protocol.names import Address, Names
 from natsproc.server import config, doctor, embedded, find_server
@@ -90,6 +94,20 @@ async def test_nobody_comes_in_without_a_credential_of_ours(home, tmp_path):
     write_private(tmp_path / "foreign.creds", Authority.create().credential("root"))
     with pytest.raises(NotAllowed):
         await Connection.open(replace(find(), creds=str(tmp_path / "foreign.creds")))
+
+
+@pytest.mark.parametrize("address", ["url", "ws_url"])
+async def test_any_nats_client_can_use_the_file(home, address):
+    embedded.start(home)
+    client = await nats.connect(embedded.status(home)[address], user_credentials=home.creds)
+    live = await client.subscribe("proc.*.*.live")
+    events = client.jetstream()
+    assert (await events.publish(Names().events(PROCESS), b"said")).seq == 1
+    assert (await live.next_msg(5)).data == b"said"
+    bucket = await events.key_value("PROC_CLAIMS")
+    await bucket.put("default.a-process", b"{}")
+    assert (await bucket.get("default.a-process")).value == b"{}"
+    await client.close()
 
 
 async def test_our_own_server_is_known_by_its_url(home, monkeypatch):
@@ -214,6 +232,56 @@ def test_a_home_with_an_odd_name(tmp_path, monkeypatch):
         assert (home.folder / "store" / "jetstream").is_dir()
 
 
+def test_a_state_that_cannot_be_read_is_a_sentence(home):
+    home.folder.mkdir()
+    (home.folder / "state.json").write_text("{")
+    with pytest.raises(Error, match=r"state\.json .*remove it"):
+        embedded.start(home)
+
+
+def test_keys_that_are_gone_are_made_anew_with_their_credential(home):
+    embedded.start(home)
+    embedded.stop(home)
+    before = home.creds.read_text()
+    home.keys.unlink()
+    assert embedded.start(home)
+    assert home.creds.read_text() != before
+
+
+async def test_what_is_pushed_to_the_server_outlives_its_restart(home):
+    """A later account JWT (with grants, with revocations) is not undone by the one that we made."""
+    embedded.start(home)
+    authority = Authority.load(home.keys)
+    assert authority
+    (home.folder / "system.creds").write_text(
+        replace(authority, account_seed=authority.system_seed).credential(
+            "admin", {"pub": (">",), "sub": (">",)}
+        )
+    )
+    user = claims_of(home.creds.read_text().split("JWT-----\n")[1].split("\n")[0])["sub"]
+    claims = claims_of(authority.account_jwt)
+    now = int(time.time()) + 1  # newer than ours, and later than the credential
+    claims |= {"iat": now, "jti": "newer", "nats": claims["nats"] | {"revocations": {user: now}}}
+    client = await nats.connect(
+        embedded.status(home)["url"], user_credentials=home.folder / "system.creds", connect_timeout=5
+    )
+    operator = nkeys.from_seed(authority.operator_seed.encode())
+    answer = await client.request("$SYS.REQ.CLAIMS.UPDATE", signed(operator, claims), timeout=5)
+    assert b"jwt updated" in answer.data
+    await client.close()
+    embedded.stop(home)
+    with pytest.raises(NotAllowed):
+        embedded.start(home)
+
+
+def signed(key: nkeys.KeyPair, claims: dict[str, object]) -> bytes:
+    head = {"typ": "JWT", "alg": "ed25519-nkey"}
+    text = b".".join(
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (head, claims)
+    )
+    return text + b"." + base64.urlsafe_b64encode(key.sign(text)).rstrip(b"=")
+
+
 def test_a_home_that_cannot_be_used_is_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with a_home(tmp_path / "home", monkeypatch):
@@ -259,9 +327,6 @@ def test_nothing_is_started_when_a_server_is_named(home, monkeypatch):
     assert not home.folder.exists()
 
 
-# Servers that are not ours
-
-
 @pytest.mark.parametrize("version", [VERSIONS[0], None])
 async def test_the_same_by_hand_with_a_stock_server(home, tmp_path, monkeypatch, version):
     monkeypatch.setenv("NATSPROC_NATS_SERVER", str(binary(version)))
@@ -301,86 +366,6 @@ def test_by_hand_and_embedded_are_configured_alike(home):
     for setting in ("max_payload: 1MB", "max_control_line: 65536", "no_tls: true", "allowed_origins"):
         assert setting in ours
         assert setting in by_hand
-
-
-async def levels(endpoint: Endpoint, home) -> dict[str, str]:
-    """What the doctor finds, the worst of each kind."""
-    order = ["ok", "warning", "problem"]
-    found: dict[str, str] = {}
-    for finding in await doctor.examine(endpoint, Names(), home):
-        found[finding.about] = max(finding.level, found.get(finding.about, "ok"), key=order.index)
-    return found
-
-
-async def test_the_doctor_sees_what_a_foreign_server_lacks(home, server: Server):
-    found = await levels(find(server.url), home)
-    assert found["streams"] == "problem"
-    assert found["rights"] == "warning"  # nothing pins the sender
-    connection = await Connection.open(find(server.url))
-    await streams.setup(connection, Names())
-    assert "problem" not in (await levels(find(server.url), home)).values()
-    body = (await connection.api("STREAM.INFO.PROC_INBOX"))["config"] | {"republish": None}
-    await connection.api("STREAM.UPDATE.PROC_INBOX", body)
-    assert (await levels(find(server.url), home))["streams"] == "problem"
-    await connection.close()
-
-
-async def test_the_doctor_leaves_nothing_behind(home):
-    embedded.start(home)
-    await doctor.examine(find(), Names(), home)
-    connection = await connect(home)
-    for name in ("PROC_EVENTS", "PROC_INBOX", "KV_PROC_CLAIMS"):
-        assert (await connection.api(f"STREAM.INFO.{name}"))["state"]["messages"] == 0
-    await connection.close()
-
-
-async def test_the_doctor_sees_rights_that_are_missing(home, tmp_path):
-    embedded.start(home)
-    authority = Authority.load(home.keys)
-    grants = {"pub": ("$JS.API.>", "*.*.*.control.{sender}"), "sub": ("_INBOX.>", "_NODE.>")}
-    write_private(tmp_path / "few.creds", authority.credential("few", grants))
-    found = await doctor.examine(
-        find(embedded.status(home)["url"], str(tmp_path / "few.creds")), Names(), home
-    )
-    (rights,) = [finding for finding in found if finding.about == "rights"]
-    assert rights.text == "few may not run processes, own ids, send messages, watch processes"
-
-
-async def test_the_doctor_sees_keys_that_others_can_read(home):
-    embedded.start(home)
-    assert (await levels(find(), home))["files"] == "ok"
-    os.chmod(home.keys, 0o644)
-    found = await doctor.examine(find(), Names(), home)
-    assert [finding.advice for finding in found if finding.level == "problem"] == [f"chmod 600 {home.keys}"]
-
-
-async def test_the_doctor_sees_a_full_account_and_a_full_disk(home, tmp_path, monkeypatch):
-    accounts = "accounts { A { users: [{user: a, password: b}], jetstream { max_file: 100000 } } }"
-    with running(tmp_path / "nats", extra=accounts) as server:
-        endpoint = find(server.url.replace("//", "//a:b@"))
-        connection = await Connection.open(endpoint)
-        await connection.api("STREAM.CREATE.S", {"name": "S", "subjects": ["s"], "storage": "file"})
-        await connection.store("s", b"x" * 95_000)
-        with pytest.raises(ApiError):
-            await connection.store("s", b"x" * 95_000)
-        await connection.close()
-        assert (await levels(endpoint, home))["storage"] == "problem"
-    embedded.start(home)
-    assert (await levels(find(), home))["disk"] == "ok"
-    monkeypatch.setattr(doctor, "PLENTY", 1 << 60)
-    assert (await levels(find(), home))["disk"] == "warning"
-    monkeypatch.setattr(doctor, "LITTLE", 1 << 60)
-    assert (await levels(find(), home))["disk"] == "problem"
-
-
-async def test_the_doctor_sees_an_open_websocket(home, tmp_path):
-    embedded.start(home)
-    assert (await levels(find(), home))["websocket"] == "ok"
-    port = free_port()
-    home.save(replace(home.load(), ws_port=port))
-    extra = f'websocket {{ listen: "127.0.0.1:{port}", no_tls: true }}'
-    with running(tmp_path / "open", extra=extra):
-        assert (await levels(find(), home))["websocket"] == "problem"
 
 
 def test_the_program_comes_with_the_package(monkeypatch):

@@ -1,0 +1,101 @@
+"""The doctor: sees what is wrong, says what to do, and leaves nothing behind."""
+
+import os
+from dataclasses import replace
+
+import pytest
+from harness import Server, free_port, running
+from homes import a_home, connect
+
+from natsproc.access import Authority, write_private
+from natsproc.bus import streams
+from natsproc.bus.connection import ApiError, Connection, Endpoint
+from natsproc.protocol.names import Names
+from natsproc.server import doctor, embedded
+from natsproc.server.find import find
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    with a_home(tmp_path / "home", monkeypatch) as home:
+        yield home
+
+
+async def levels(endpoint: Endpoint, home) -> dict[str, str]:
+    """What the doctor finds, the worst of each kind."""
+    order = ["ok", "warning", "problem"]
+    found: dict[str, str] = {}
+    for finding in await doctor.examine(endpoint, Names(), home):
+        found[finding.about] = max(finding.level, found.get(finding.about, "ok"), key=order.index)
+    return found
+
+
+async def test_the_doctor_sees_what_a_foreign_server_lacks(home, server: Server):
+    found = await levels(find(server.url), home)
+    assert found["streams"] == "problem"
+    assert found["rights"] == "warning"  # nothing pins the sender
+    connection = await Connection.open(find(server.url))
+    await streams.setup(connection, Names())
+    assert "problem" not in (await levels(find(server.url), home)).values()
+    body = (await connection.api("STREAM.INFO.PROC_INBOX"))["config"] | {"republish": None}
+    await connection.api("STREAM.UPDATE.PROC_INBOX", body)
+    assert (await levels(find(server.url), home))["streams"] == "problem"
+    await connection.close()
+
+
+async def test_the_doctor_leaves_nothing_behind(home):
+    embedded.start(home)
+    await doctor.examine(find(), Names(), home)
+    connection = await connect(home)
+    for name in ("PROC_EVENTS", "PROC_INBOX", "KV_PROC_CLAIMS"):
+        assert (await connection.api(f"STREAM.INFO.{name}"))["state"]["messages"] == 0
+    await connection.close()
+
+
+async def test_the_doctor_sees_rights_that_are_missing(home, tmp_path):
+    embedded.start(home)
+    authority = Authority.load(home.keys)
+    grants = {"pub": ("$JS.API.>", "*.*.*.control.{sender}"), "sub": ("_INBOX.>", "_NODE.>")}
+    write_private(tmp_path / "few.creds", authority.credential("few", grants))
+    found = await doctor.examine(
+        find(embedded.status(home)["url"], str(tmp_path / "few.creds")), Names(), home
+    )
+    (rights,) = [finding for finding in found if finding.about == "rights"]
+    assert rights.text == "few may not run processes, own ids, send messages, watch processes"
+
+
+async def test_the_doctor_sees_keys_that_others_can_read(home):
+    embedded.start(home)
+    assert (await levels(find(), home))["files"] == "ok"
+    os.chmod(home.keys, 0o644)
+    found = await doctor.examine(find(), Names(), home)
+    assert [finding.advice for finding in found if finding.level == "problem"] == [f"chmod 600 {home.keys}"]
+
+
+async def test_the_doctor_sees_a_full_account_and_a_full_disk(home, tmp_path, monkeypatch):
+    accounts = "accounts { A { users: [{user: a, password: b}], jetstream { max_file: 100000 } } }"
+    with running(tmp_path / "nats", extra=accounts) as server:
+        endpoint = find(server.url.replace("//", "//a:b@"))
+        connection = await Connection.open(endpoint)
+        await connection.api("STREAM.CREATE.S", {"name": "S", "subjects": ["s"], "storage": "file"})
+        await connection.store("s", b"x" * 95_000)
+        with pytest.raises(ApiError):
+            await connection.store("s", b"x" * 95_000)
+        await connection.close()
+        assert (await levels(endpoint, home))["storage"] == "problem"
+    embedded.start(home)
+    assert (await levels(find(), home))["disk"] == "ok"
+    monkeypatch.setattr(doctor, "PLENTY", 1 << 60)
+    assert (await levels(find(), home))["disk"] == "warning"
+    monkeypatch.setattr(doctor, "LITTLE", 1 << 60)
+    assert (await levels(find(), home))["disk"] == "problem"
+
+
+async def test_the_doctor_sees_an_open_websocket(home, tmp_path):
+    embedded.start(home)
+    assert (await levels(find(), home))["websocket"] == "ok"
+    port = free_port()
+    home.save(replace(home.load(), ws_port=port))
+    extra = f'websocket {{ listen: "127.0.0.1:{port}", no_tls: true }}'
+    with running(tmp_path / "open", extra=extra):
+        assert (await levels(find(), home))["websocket"] == "problem"

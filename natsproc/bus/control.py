@@ -12,7 +12,17 @@ from dataclasses import replace
 
 from nats.aio.msg import Msg
 
-from natsproc.errors import BadPayload, Closed, Error, NoServer, NoSuchProcess, NotAllowed, Unreachable
+from natsproc.errors import (
+    BadPayload,
+    Closed,
+    Error,
+    NoServer,
+    NoSuchProcess,
+    NotAllowed,
+    ServerUnfit,
+    TimedOut,
+    Unreachable,
+)
 from natsproc.protocol.messages import Command, Receipt, encode
 from natsproc.protocol.names import Address, Names, reply_is_clients
 
@@ -20,6 +30,7 @@ from .connection import Connection, NoResponders
 from .registry import Registry, unsubscribe
 
 REMEMBERED = 1000
+BACK_SECONDS = 2.0
 
 Apply = Callable[[Command], Awaitable[Receipt]]
 
@@ -33,20 +44,31 @@ async def command(
     Raises: NoSuchProcess, Unreachable, NotAllowed, NoServer, TooLarge.
     """
     accepted: Receipt | None = None
+    clock = asyncio.get_running_loop().time
+    silent_since = 0.0
+    subject = names.control(address, connection.sender)
     try:
         async with asyncio.timeout(timeout):
             while True:
                 try:
-                    async for receipt in _exchange(
-                        connection, names.control(address, connection.sender), command
-                    ):
+                    async for receipt in _exchange(connection, subject, command):
                         if receipt.status != "accepted":
                             return receipt
                         accepted = receipt
                 except NoServer:
+                    silent_since = 0.0
                     await connection.wait_connected()
                 except NoResponders:
-                    return await _nobody_listens(connection, names, address, command)
+                    silent_since = silent_since or clock()
+                    if (late := await _too_late(connection, names, address, command)) is not None:
+                        return late
+                    if clock() - silent_since > BACK_SECONDS:
+                        raise Unreachable(
+                            f"the node of {address} does not answer: it is gone or cut off. `natsproc ps` shows more"
+                        ) from None
+                    await asyncio.sleep(
+                        0.1
+                    )  # after an outage the node may be back a moment later than we are
     except TimeoutError:
         if accepted:
             return replace(accepted, why=f"not applied within {timeout:g} s; it stays valid")
@@ -72,21 +94,20 @@ async def _exchange(connection: Connection, subject: str, command: Command) -> A
                 yield receipt
 
 
-async def _nobody_listens(
+async def _too_late(
     connection: Connection, names: Names, address: Address, command: Command
-) -> Receipt:
-    record = await Registry(connection, names).get(address)
+) -> Receipt | None:
+    """The receipt for a process that has ended; None if it should be running. Raises: NoSuchProcess."""
+    try:
+        record = await Registry(connection, names).get(address)
+    except (NoServer, ServerUnfit, TimedOut):  # restarting; asked again soon
+        return None
     if record is None:
         raise NoSuchProcess(f"no process {str(address)!r} is known here; `natsproc ps -a` lists all")
-    if record.ended:
-        why = f"run {record.run} of {address} has ended ({record.state})"
-        return Receipt(
-            command.id, command.verb, "too_late", why, connection.sender, record.node, record.epoch
-        )
-    raise Unreachable(
-        f"the node {record.node} of {address} does not answer: it is gone or cut off. "
-        f"Its last state was {record.state!r}"
-    )
+    if not record.ended:
+        return None
+    why = f"run {record.run} of {address} has ended ({record.state})"
+    return Receipt(command.id, command.verb, "too_late", why, connection.sender, record.node, record.epoch)
 
 
 class ControlServer:

@@ -350,10 +350,11 @@ class Connection:
             subject, cb=handler, pending_msgs_limit=max_messages, pending_bytes_limit=max_bytes
         )
 
-    async def unsubscribe(self, subscription: Subscription) -> None:
+    async def unsubscribe(self, subscription: Subscription | None) -> None:
         """End a subscription; what it has not handed over yet is dropped. The connection may be gone already."""
-        with suppress(nats.errors.Error):
-            await subscription.unsubscribe()
+        if subscription:
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
 
     async def ping(self, timeout: float = 5.0) -> float:
         """Make a round trip to the server and return its seconds. Raises: TimedOut, Closed."""

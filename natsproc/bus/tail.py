@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -17,7 +18,7 @@ from typing import Literal
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from natsproc.errors import NoSuchProcess
+from natsproc.errors import NoServer, NoSuchProcess
 from natsproc.protocol.messages import Claim, Cursor, Cut, Entry, Event, Notice
 from natsproc.protocol.names import Address, Names, key_of
 from natsproc.protocol.ownership import cursor_at
@@ -61,12 +62,16 @@ async def follow(
     the notice `ended`. `notices` are mixed in as they come. After `probe` quiet seconds the log's end is looked
     at. Use `aclosing` when leaving early.
     Raises: NoSuchProcess; BadPayload (the cursor is of another log); NotAllowed; Closed; and, before the first
-    list only, NoServer, TimedOut and ReadFailed. Protocol: section 3.
+    list only, TimedOut and ReadFailed. Protocol: section 3.
     """
     tail = _Tail(connection, names, address, follow, probe)
     relay = asyncio.create_task(tail.relay(notices)) if notices else None
     try:
-        await tail.begin(start, until_end)
+        while True:
+            await connection.wait_connected()
+            with suppress(NoServer):  # lost again before it could begin
+                await tail.begin(start, until_end)
+                break
         while not tail.ended or tail.items:
             if tail.items:
                 items, tail.items = tail.items, []
@@ -289,11 +294,11 @@ class _Tail:
             self._unsubscribing = asyncio.create_task(self._unsubscribe())
         self._heard.set()
 
-    async def _unsubscribe(self) -> None:
+    def _unsubscribe(self) -> Coroutine[None, None, None]:
+        """Forget the subscription and what it brought, at once; what is returned tells the server."""
         self._queue, self._queued_bytes = [], 0
         subscription, self._subscription = self._subscription, None
-        if subscription:
-            await self._connection.unsubscribe(subscription)
+        return self._connection.unsubscribe(subscription)
 
     def _back(self) -> None:
         self._reconnected = True

@@ -272,7 +272,7 @@ class Reader:
             return
         if entry.epoch != cursor.epoch or not (entry.is_mark or entry.offset == cursor.offset):
             raise foreign_cursor(cursor)
-        if entry.type == EXITED:
+        if entry.type == EXITED and self._run in (None, entry.run):
             self._terminal = entry.event(position, self._address)
 
     def _take(self, position: int, entry: Entry) -> Actions:
@@ -295,7 +295,7 @@ class Reader:
     def _show(self, event: Event) -> list[Action]:
         visible = event.position > self._hidden and event.offset > self._shown
         self._last = event
-        self._terminal = event if event.terminal else None
+        self._terminal = event if event.terminal and self._run in (None, event.run) else None
         self._plain = visible and self._run is None and not event.terminal
         self._seeking = self._seeking and not visible
         if self._run is not None and event.run > self._run:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from natsproc_cli.options import Target
 
-PATIENCE = 1.0
+PATIENCE = 3.0
 
 
 def ids(target: Target, incomplete: str) -> list[str]:

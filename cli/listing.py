@@ -27,6 +27,8 @@ from natsproc_cli.terminal import (
 
 if TYPE_CHECKING:
     from natsproc.client import Mesh, ProcessInfo
+    from natsproc.protocol.messages import Record
+    from natsproc.protocol.names import Address
 
 HEADER = ("ID", "STATE", "KIND", "AGE", "LAST EVENT", "NODE", "LABELS", "TITLE")
 REDRAW_SECONDS = 1.0
@@ -99,12 +101,29 @@ class Listing:
         """Print what runs now, then each record that changes, a JSON object a line."""
         from natsproc.client import matches
 
-        for info in await self.read():
-            exits.print_json(info.to_json())
-        async for address, changed in self._mesh.watch(namespace=self._namespace):
-            record = changed or await self._mesh.process(address).record()
-            if record is not None and matches(record, self._kind, self._labels):
-                exits.print_json(record.to_json())
+        changes: asyncio.Queue[tuple[Address, Record | None]] = asyncio.Queue()
+
+        async def follow() -> None:
+            async for change in self._mesh.watch(namespace=self._namespace):
+                changes.put_nowait(change)
+
+        async def show() -> None:
+            for info in await self.read():
+                exits.print_json(info.to_json())
+            while True:
+                address, changed = await changes.get()
+                record = changed or await self._mesh.process(address).record()
+                if record is not None and matches(record, self._kind, self._labels):
+                    exits.print_json(record.to_json())
+
+        # the watch begins first, so that nothing falls between it and the list
+        tasks = [asyncio.create_task(follow()), asyncio.create_task(show())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()
+        finally:
+            for task in tasks:
+                task.cancel()
 
     def _name(self, info: ProcessInfo) -> str:
         return str(info.address) if self._namespace == "*" else info.address.id

@@ -140,7 +140,7 @@ def exclusive(**given: object) -> None:
 
 
 def complete_ids(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Ids of what runs, for shell completion; nothing if no server answers within a second."""
+    """Ids of what runs, for shell completion; nothing if no server answers soon."""
     from natsproc_cli.completion import ids
 
     return ids(Target(**{name: ctx.params.get(name) for name in _PANEL}), incomplete)

@@ -79,7 +79,8 @@ class TextView(_Buffered):
     """Text for people: output verbatim, tokens and progress in place, one line for each other event.
 
     `names` puts the process before each line, for several of them; `terminal` makes redrawing and
-    `colour` colouring possible; `say` takes remarks, which go elsewhere.
+    `colour` colouring possible; `verbatim` lets a program's output through to the terminal as it is; `say`
+    takes remarks, which go elsewhere.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class TextView(_Buffered):
         names: bool = False,
         terminal: bool = False,
         colour: bool = False,
+        verbatim: bool = False,
         width: int = 80,
     ) -> None:
         super().__init__(out)
@@ -97,6 +99,7 @@ class TextView(_Buffered):
         self._names = names
         self._terminal = terminal
         self._colour = colour
+        self._filtered = terminal and not verbatim
         self._width = width
         self._name_width = 12
         self._today = datetime.now().astimezone().date()
@@ -146,13 +149,13 @@ class TextView(_Buffered):
     # what programs print
 
     def _output(self, event: Event) -> None:
-        raw = _bytes(event.data)
+        raw = output_bytes(event.data)
         if self._names:
             stream = str(event.data.get("stream")) if isinstance(event.data, dict) else ""
             return self._lines(event, stream, raw.decode("utf-8", "replace"))
         if self._open and self._open != "output":
             self._new_line()
-        if self._terminal:
+        if self._filtered:
             raw = self._harmless.feed(raw.decode("utf-8", "replace")).encode()
         if raw:
             self._put(raw)
@@ -255,7 +258,7 @@ def _label(event: Event) -> tuple[str, str]:
     return event.type, DIM if event.type in LIFECYCLE else CYAN
 
 
-def _bytes(data: Any) -> bytes:
+def output_bytes(data: Any) -> bytes:
     """What an output event holds, exactly."""
     if not isinstance(data, dict):
         return f"{data}\n".encode()

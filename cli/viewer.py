@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOOK_EVERY = 0.5
 
 
-def stdout_view(output: str, *, names: bool = False) -> View:
+def stdout_view(output: str, *, names: bool = False, verbatim: bool = False) -> View:
     """The view that `-o` asks for, on this command's stdout."""
     terminal = is_terminal(sys.stdout)
     if output == "json":
@@ -31,6 +31,7 @@ def stdout_view(output: str, *, names: bool = False) -> View:
         names=names,
         terminal=terminal,
         colour=has_colour(sys.stdout),
+        verbatim=verbatim,
         width=shutil.get_terminal_size().columns,
     )
 

@@ -102,9 +102,17 @@ class Cli:
             f"async def worker(proc):\n{textwrap.indent(textwrap.dedent(body).strip(), '    ')}\n"
             f"natsproc.run(worker, id={id!r}, **{options!r})\n"
         )
-        process = subprocess.Popen([sys.executable, "-c", script], env=self.env, stderr=subprocess.DEVNULL)
+        said = self.home / f"{id}.stderr"
+        with said.open("wb") as stderr:
+            process = subprocess.Popen([sys.executable, "-c", script], env=self.env, stderr=stderr)
+
+        def listed() -> bool:
+            assert "Error" not in said.read_text(), said.read_text()
+            names = self.ok("ps", "-a", "-N", "*", "-o", "json").splitlines()
+            return any(json.loads(line)["id"] == id for line in names)
+
         try:
-            wait_for(lambda: id in self.ok("ps", "-a", "-o", "id").split(), 60, f"{id} has started")
+            wait_for(listed, 60, f"{id} has started")
             yield process
         finally:
             process.send_signal(signal.SIGKILL)

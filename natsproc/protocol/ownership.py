@@ -168,9 +168,10 @@ class Fold:
         if offset > expected > 0:
             self.missing = (expected, offset - 1)
         self.next_offset = max(offset, expected)
-        last = self._cuts[-1] if self._cuts else None
-        if last is not None and last.epoch == self.epoch and not last.offset:
-            self._cuts[-1] = replace(last, offset=self.next_offset)
+        for index in range(len(self._cuts) - 1, -1, -1):  # cuts found before the offset was known
+            if self._cuts[index].offset:
+                break
+            self._cuts[index] = replace(self._cuts[index], offset=self.next_offset)
 
     def _expect_any(self) -> None:
         """From now on the first event that is not void sets the next offset."""

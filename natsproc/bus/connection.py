@@ -359,12 +359,12 @@ class Connection:
     async def ping(self, timeout: float = 5.0) -> float:
         """Make a round trip to the server and return its seconds. Raises: TimedOut, Closed."""
         started = asyncio.get_running_loop().time()
-        try:
-            await self.nc.flush(timeout=max(1, int(timeout)))
-        except nats.errors.TimeoutError:
-            raise TimedOut(f"the nats-server at {self.url} does not answer within {timeout:g} s") from None
-        except nats.errors.ConnectionClosedError:
-            raise Closed("the connection is closed") from None
+        # never cancelled: nats-py's read loop dies of a pong that comes after its flush has timed out
+        flush = asyncio.ensure_future(self.nc.flush(timeout=3600))
+        if not (await asyncio.wait([flush], timeout=timeout))[0]:
+            raise TimedOut(f"the nats-server at {self.url} does not answer within {timeout:g} s")
+        if flush.cancelled() or flush.exception():
+            raise Closed("the connection is closed")
         return asyncio.get_running_loop().time() - started
 
     async def close(self) -> None:

@@ -76,7 +76,8 @@ class Pipe:
         denied: list[NotAllowed] = []
         async with self.connection.denials(subject, denied.append):
             self._subscription = await self.connection.subscribe(subject, self._on_reply)
-            await self.connection.ping()
+            for _ in range(2):  # nats-py's first ping may overtake the subscription
+                await self.connection.ping()
         if denied:
             raise denied[0]
         lost = NoServer(f"the connection to {self.connection.url} was lost")

@@ -121,16 +121,15 @@ class _Reading:
         """Begin at the last cut that the record has, or at the log's first entry where that is behind it."""
         self._record = record
         self.first = first.position if first else 0
-        cut = record.cuts[-1] if record.cuts else None
-        if cut is None:
+        if not record.cuts:
             return
+        cut = record.cuts[-1]
         self.received.update(record.extra.get("received", {}))
-        self._trimmed = self.first > cut.position
+        self.position = max(cut.position, self.first - 1)
+        self._trimmed = first is None or self.position > cut.position
         if self._trimmed:
-            self.position = self.first - 1
             self._fold = Fold(record.cuts, position=self.position)
         else:
-            self.position = cut.position
             self._fold = Fold(record.cuts, cursor=ownership.cursor_at(cut))
 
     def feed(self, stored: StoredEntry) -> None:

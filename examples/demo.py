@@ -45,7 +45,9 @@ def show(item: natsproc.Event | natsproc.Notice) -> None:
             text = data.get("text", "").rstrip("\n")
         case _:
             text = "  ".join(
-                f"{name}={value}" for name, value in data.items() if name not in ("command", "position")
+                f"{name}={value}"
+                for name, value in data.items()
+                if name not in ("command", "position", "title")
             )
     for line in text.split("\n") or [""]:
         print(f"{paint(f'{item.offset:>8}', '2')}  {paint(f'{item.type:<12}', '33')} {line}", flush=True)
@@ -151,15 +153,16 @@ async def training(mesh: natsproc.Mesh) -> None:
 
 
 SHELL = r"""
-trap 'echo "interrupted; what now?"' INT
+trap 'echo "interrupted; what now?"; read -r next' INT
 echo "counting lines of $1"
-while ! read -r word; do :; done
+read -r word
 echo "you said: $word"
 n=0
-while [ $n -lt 600 ]; do n=$((n+1)); sleep 0.1; [ $((n % 5)) -eq 0 ] && echo "tick $n"; [ -n "$next" ] && break
-read -r -t 0.01 next; done
+while [ -z "$next" ]; do
+  n=$((n + 1)); [ $((n % 5)) -eq 0 ] && echo "tick $n"; sleep 0.1
+done
 echo "doing this instead: $next"
-wc -l "$1"
+wc -l <"$1"
 exit 3
 """
 

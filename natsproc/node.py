@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 from dataclasses import asdict, dataclass, field, replace
+from textwrap import shorten
 from typing import Any, Protocol
 
 from natsproc.bus.claims import claim, mark_ended
@@ -55,9 +56,12 @@ class Spec:
     kind: str
     labels: dict[str, str] = field(default_factory=dict)
     parent: str = ""
-    title: str = ""
+    title: str = ""  #: what it runs, for people; shortened to one line
     pty: bool = False
     restart: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", shorten(self.title, 120, placeholder=" …"))
 
 
 class Node:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -40,8 +41,9 @@ class StoredEntry(NamedTuple):
     headers: Mapping[str, str] | None = None
 
 
-def _time(nanoseconds: str) -> str:
-    return datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC).isoformat()
+@lru_cache
+def _second(seconds: str) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class Bulk:
@@ -138,24 +140,23 @@ class Bulk:
     async def _take(self, msg: Msg) -> None:
         if self._done or self._failure:
             return
-        if msg.reply.startswith("$JS.ACK."):
-            self._take_entry(msg)
+        # $JS.ACK.stream.consumer.deliveries.position.number.time.pending; the newer form has the domain and
+        # the account before the stream, and a token at the end
+        tokens = msg.reply.split(".")
+        if tokens[:2] == ["$JS", "ACK"]:
+            position, number, time = tokens[5:8] if len(tokens) < 11 else tokens[7:10]
+            self._take_entry(msg, int(position), int(number), time)
         else:
             self._take_status(msg.reply, msg.headers or {})
         self._heard.set()
 
-    def _take_entry(self, msg: Msg) -> None:
-        # $JS.ACK.stream.consumer.deliveries.position.number.time.pending; the newer form has the domain and
-        # the account before the stream, and a token at the end
-        tokens = msg.reply.split(".")
-        first = 5 if len(tokens) < 11 else 7
-        position, number = int(tokens[first]), int(tokens[first + 1])
+    def _take_entry(self, msg: Msg, position: int, number: int, time: str) -> None:
         if number != self._number + 1:
             self._fail(f"entries were lost on the way (the {number}th came after the {self._number}th)")
             return
         self._number = number
         if position <= self._upto:
-            stamp = _time(tokens[first + 2])
+            stamp = f"{_second(time[:-9])}.{time[-9:]}Z"
             self._entries.append(StoredEntry(position, msg.data, stamp, msg.subject, msg.headers))
         self._done = position >= self._upto
 

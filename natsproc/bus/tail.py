@@ -7,42 +7,28 @@ what it brings, the reads and questions, and what happens when the connection is
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Literal
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from natsproc.errors import NoServer, NoSuchProcess
-from natsproc.protocol.messages import Claim, Cursor, Cut, Entry, Event, Notice
-from natsproc.protocol.names import Address, Names, key_of
-from natsproc.protocol.ownership import cursor_at
+from natsproc.errors import NoServer, NotAllowed
+from natsproc.protocol.messages import Entry, Event, Notice
+from natsproc.protocol.names import Address, Names
 from natsproc.protocol.reader import BUFFER, Action, Actions, AskFirst, AskLast, Read, Reader, Subscribe
 
 from .connection import Connection
 from .history import History, ReadFailed, StoredEntry, read_failures
 from .kv import Bucket
+from .start import Start, read_claim, reader_at
+
+__all__ = ["Start", "follow"]
 
 _PROBE = 3.0
 _QUEUE_BYTES = 16 * 1024 * 1024
 _BACKOFF, _MAX_BACKOFF = 0.05, 1.0
-_LONG_AGO = 1e9
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a tail begins."""
-
-    kind: Literal["run", "first", "last", "since", "cursor", "new"] = "run"
-    n: int = 0  #: of `last`: how many events
-    seconds: float = 0.0  #: of `since`: how long ago, by the server's clock
-    cursor: Cursor | None = None
-    run: int | None = None  #: of `run`: that run only; None begins with the latest
 
 
 async def follow(
@@ -67,17 +53,14 @@ async def follow(
     tail = _Tail(connection, names, address, follow, probe)
     relay = asyncio.create_task(tail.relay(notices)) if notices else None
     try:
-        while True:
-            await connection.wait_connected()
-            with suppress(NoServer):  # lost again before it could begin
-                await tail.begin(start, until_end)
-                break
-        while not tail.ended or tail.items:
-            if tail.items:
-                items, tail.items = tail.items, []
-                yield items
-            else:
-                await tail.step()
+        async with connection.denials(names.live(address), tail.deny):
+            await tail.begin(start, until_end)
+            while not tail.ended or tail.items:
+                if tail.items:
+                    items, tail.items = tail.items, []
+                    yield items
+                else:
+                    await tail.step()
     finally:
         if relay:
             relay.cancel()
@@ -110,6 +93,7 @@ class _Tail:
         self._queue: list[Msg] = []
         self._queued_bytes = 0
         self._heard = asyncio.Event()
+        self._denial: NotAllowed | None = None
         self._overflowed = self._reconnected = False
         self._forget = (connection.on_reconnect(self._back), connection.on_disconnect(self._heard.set))
 
@@ -125,70 +109,28 @@ class _Tail:
             self.items.append(notice)
             self._heard.set()
 
+    def deny(self, denial: NotAllowed) -> None:
+        """The server does not let us listen: say so at the next step."""
+        self._denial = denial
+        self._heard.set()
+
     async def begin(self, start: Start, until_end: bool) -> None:
-        """Find where to begin, and begin."""
-        # The log's end before the claim: what the claim does not know of yet then lies behind that end.
-        last = await self._history.last_from_leader(self._subject)
-        claim, _ = await self._claim()
-        if claim is None and last is None:
-            raise NoSuchProcess(f"no process {self._address} has run here: `natsproc ps -a` shows what has")
-        cuts = claim.cuts if claim else ()
-        end = last.position if last else 0
-        cursor, position, run = start.cursor, 0, start.run
-        if start.kind == "run" and claim:
-            if (run or 0) > claim.run:
-                raise NoSuchProcess(f"{self._address} has come to run {claim.run} so far, not to run {run}")
-            cut = next((cut for cut in cuts if cut.run == (run or claim.run)), None)
-            if cut:
-                cursor = cursor_at(cut)
-            elif run is None and cuts:  # the next run has been claimed and not begun: wait for it
-                position, run = end, claim.run
-        elif start.kind == "last" and last:
-            position = await self._before_last(start.n, cuts, last)
-        elif start.kind == "since":
-            found = await self._since(start.seconds)
-            position = found.position - 1 if found else end
-        elif start.kind == "new":
-            position = end
-        self._stops_at_end = until_end or run is not None
-        self._reader = Reader(
-            cuts=cuts,
-            cursor=cursor,
-            position=position,
-            run=run,
-            follow_runs=not until_end,
-            address=self._address,
-        )
+        """Find where to begin, and begin; a connection that is lost meanwhile is waited for."""
+        while True:
+            await self._connection.wait_connected()
+            with suppress(NoServer):
+                self._reader = await reader_at(
+                    start, self._history, self._claims, self._address, self._subject, until_end=until_end
+                )
+                break
+        self._stops_at_end = until_end or start.run is not None
         self._apply(self._reader.start())
-
-    async def _claim(self) -> tuple[Claim | None, int]:
-        found = await self._claims.get(key_of(self._address), leader=True)
-        if found is None:
-            return None, 0
-        claim = Claim.parse(found.payload)
-        return claim, claim.epoch_at(found.revision)
-
-    async def _before_last(self, n: int, cuts: tuple[Cut, ...], last: StoredEntry) -> int:
-        """The position behind which the last `n` events lie; 0 where only reading the whole log can tell."""
-        if not cuts:
-            return 0
-        entry = Entry.parse(last.payload)
-        if entry.epoch != cuts[-1].epoch or entry.is_mark:  # void, or a mark: look for the last that counts
-            position = await self._history.find_offset(self._subject, sys.maxsize, cuts)
-            found = await self._history.first(self._subject, position)
-            entry = Entry.parse(found.payload) if found and found.position == position else entry
-        newest = entry.offset if entry.epoch == cuts[-1].epoch and entry.offset else cuts[-1].offset - 1
-        return await self._history.find_offset(self._subject, newest - n + 1, cuts)
-
-    async def _since(self, seconds: float) -> StoredEntry | None:
-        now = datetime.fromisoformat(await self._history.now())
-        return await self._history.since(
-            self._subject, (now - timedelta(seconds=min(seconds, _LONG_AGO))).isoformat()
-        )
 
     async def step(self) -> None:
         """Do what is to be done next, or wait for the process to say something. What fails is tried again."""
         await self._connection.wait_connected()
+        if self._denial:
+            raise self._denial
         try:
             with read_failures():
                 if self._reconnected:
@@ -233,7 +175,7 @@ class _Tail:
             case AskFirst():
                 await self._stop_reading()
                 first = await self._history.first_from_leader(self._subject)
-                claim, epoch = await self._claim()
+                claim, epoch = await read_claim(self._claims, self._address)
                 cuts = claim.cuts if claim else ()
                 self._apply(self._reader.first(first.position if first else 0, cuts, epoch))
             case AskLast():

@@ -1,0 +1,110 @@
+"""Where a tail begins: the latest run, the last events, a time, a cursor. Protocol: section 3.
+
+Only what has to be shown is read: an offset is found by binary search, with the cuts of the claim record.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from natsproc.errors import NoSuchProcess
+from natsproc.protocol.messages import Claim, Cursor, Cut, Entry
+from natsproc.protocol.names import Address, key_of
+from natsproc.protocol.ownership import WINDOW, cursor_at, cut_before
+from natsproc.protocol.reader import Reader
+
+from .history import History, StoredEntry
+from .kv import Bucket
+
+_LONG_AGO = 1e9
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a tail begins."""
+
+    kind: Literal["run", "first", "last", "since", "cursor", "new"] = "run"
+    n: int = 0  #: of `last`: how many events
+    seconds: float = 0.0  #: of `since`: how long ago, by the server's clock
+    cursor: Cursor | None = None
+    run: int | None = None  #: of `run`: that run only; None begins with the latest
+
+
+async def read_claim(claims: Bucket, address: Address) -> tuple[Claim | None, int]:
+    """Return a process's claim, as the leader has it, and its epoch. Raises: as `Bucket.get`; BadPayload."""
+    found = await claims.get(key_of(address), leader=True)
+    if found is None:
+        return None, 0
+    claim = Claim.parse(found.payload)
+    return claim, claim.epoch_at(found.revision)
+
+
+async def reader_at(
+    start: Start, history: History, claims: Bucket, address: Address, subject: str, *, until_end: bool
+) -> Reader:
+    """Return a reader of that subject which begins there.
+
+    Raises: NoSuchProcess; BadPayload (the cursor is of another log); and as the reads it takes.
+    """
+    # The log's end before the claim: what the claim does not know of yet then lies behind that end.
+    last = await history.last_from_leader(subject)
+    claim, _ = await read_claim(claims, address)
+    if claim is None and last is None:
+        raise NoSuchProcess(f"no process {address} has run here: `natsproc ps -a` shows what has")
+    cuts = claim.cuts if claim else ()
+    options: dict[str, Any] = {}
+    if start.kind == "cursor":
+        options = {"cursor": start.cursor}
+    elif start.kind == "new" and last:
+        options = {"position": last.position}
+    elif start.kind == "last" and last and cuts:
+        options = await _behind(history, subject, await _newest(history, subject, cuts, last) - start.n, cuts)
+    elif start.kind == "since" and last:
+        options = await _since(history, subject, start.seconds, cuts) or {"position": last.position}
+    elif start.kind == "run" and claim:
+        options = _at_run(start.run, claim, last, address, until_end)
+    return Reader(cuts=cuts, follow_runs=not until_end, address=address, **options)
+
+
+def _at_run(
+    run: int | None, claim: Claim, last: StoredEntry | None, address: Address, until_end: bool
+) -> dict[str, Any]:
+    if (run or 0) > claim.run:
+        raise NoSuchProcess(f"{address} has come to run {claim.run} so far, not to run {run}")
+    cut = next((cut for cut in claim.cuts if cut.run == (run or claim.run)), None)
+    if cut:
+        return {"run": run, "cursor": cursor_at(cut)}
+    if run is None and claim.cuts and last:  # the next run is claimed and has not begun: wait for it
+        return {"run": claim.run if until_end else None, "position": last.position}
+    return {"run": run}
+
+
+async def _behind(history: History, subject: str, offset: int, cuts: Sequence[Cut]) -> dict[str, Any]:
+    """Show what lies behind an offset; begin earlier, so that repeats just there can be told."""
+    position = await history.find_offset(subject, offset + 1 - WINDOW, cuts)
+    return {"position": position, "offset": max(offset, 0)}
+
+
+async def _newest(history: History, subject: str, cuts: Sequence[Cut], last: StoredEntry) -> int:
+    """The offset of the last event that counts, 0 if there is none."""
+    entry = Entry.parse(last.payload)
+    if entry.epoch != cuts[-1].epoch or entry.is_mark:  # void, or a mark
+        position = await history.find_offset(subject, sys.maxsize, cuts)
+        found = await history.first(subject, position)
+        entry = Entry.parse(found.payload) if found and found.position == position else entry
+    return entry.offset if entry.epoch == cuts[-1].epoch and entry.offset else cuts[-1].offset - 1
+
+
+async def _since(history: History, subject: str, seconds: float, cuts: Sequence[Cut]) -> dict[str, Any]:
+    now = datetime.fromisoformat(await history.now())
+    found = await history.since(subject, (now - timedelta(seconds=min(seconds, _LONG_AGO))).isoformat())
+    if found is None:
+        return {}
+    entry, cut = Entry.parse(found.payload), cut_before(cuts, found.position)
+    if cut and cut.epoch == entry.epoch and entry.offset:
+        return await _behind(history, subject, entry.offset - 1, cuts)
+    return {"position": found.position - 1}

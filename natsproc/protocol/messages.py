@@ -19,6 +19,9 @@ from .names import Address
 
 Json = Any
 
+_LONG, _DEEP = 4000, 150  # below either, a value can be read back
+_AROUND = 8  # levels that whatever carries the value may add
+
 MARK: Final = "mark"
 EXITED: Final = "exited"
 
@@ -37,9 +40,13 @@ NOTICES: Final = frozenset({"gap", "takeover", "caught_up", "unreachable", "ende
 def encode(value: Json, what: str = "data") -> bytes:
     """Write any JSON value, or a pydantic model, as bytes. Raises: BadPayload."""
     try:
-        return to_json(value, inf_nan_mode="null")
+        payload = to_json(value, inf_nan_mode="null")
+        # What is written and cannot be read (200 levels, 4300 digits) would be a hole in the log for ever.
+        if len(payload) > _LONG or payload.count(b"[") + payload.count(b"{") > _DEEP:
+            from_json(b"[" * _AROUND + payload + b"]" * _AROUND)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise BadPayload(f"{what} cannot be sent as JSON: {error}") from None
+    return payload
 
 
 def decode(payload: bytes, what: str = "message") -> Json:
@@ -258,7 +265,7 @@ class Claim:
                 cuts=cuts,
                 extra=raw,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadPayload(f"claim record is not one of ours: {error!r}") from None
 
 
@@ -278,9 +285,11 @@ class Command:
 
     def to_json(self) -> dict[str, Any]:
         raw: dict[str, Any] = {"id": self.id, "verb": self.verb}
-        for name in ("reason", "message", "epoch", "grace", "data"):
-            value = getattr(self, name)
-            if value not in (None, "", {}):
+        for name in ("message", "epoch", "grace"):
+            if (value := getattr(self, name)) is not None:
+                raw[name] = value
+        for name in ("reason", "data"):
+            if value := getattr(self, name):
                 raw[name] = value
         if self.hard:
             raw["hard"] = True
@@ -294,6 +303,8 @@ class Command:
             grace, epoch, data = raw.get("grace"), raw.get("epoch"), raw.get("data") or {}
             if not isinstance(data, dict) or not isinstance(raw["id"], str) or len(raw["id"]) > 128:
                 raise BadPayload("command has a bad id or data")
+            if grace is not None and not 0 <= float(grace) < float("inf"):
+                raise BadPayload(f"command has a grace time of {grace!r} seconds")
             return cls(
                 id=raw["id"],
                 verb=str(raw["verb"]),
@@ -305,7 +316,7 @@ class Command:
                 grace=None if grace is None else float(grace),
                 data=data,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadPayload(f"command is not one of ours: {error!r}") from None
 
 
@@ -370,7 +381,7 @@ class Receipt:
                 offset=int(raw.get("offset", 0)),
                 data=raw.get("data") or {},
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadPayload(f"receipt is not one of ours: {error!r}") from None
 
 
@@ -476,7 +487,7 @@ class Record:
                 code=None if code is None else int(code),
                 ended=str(raw.get("ended", "")),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise BadPayload(f"registry record is not one of ours: {error!r}") from None
 
 

@@ -375,6 +375,7 @@ def test_a_cursor_whose_entry_is_of_another_process_is_refused():
         reader.first(10)
 
 
+@examples(50)
 @given(st.integers(0, 3))
 def test_notices_carry_the_cursor_of_the_event_before(number):
     log = stored(mark(5), *(event(5, offset) for offset in range(1, number + 1)))

@@ -1,0 +1,335 @@
+"""Messages round trip, and whatever else arrives is told apart: an error of ours, or an entry that cannot count."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from simulated import examples
+
+from natsproc.errors import BadPayload
+from natsproc.protocol.messages import (
+    UNREADABLE,
+    Claim,
+    Command,
+    Cursor,
+    Cut,
+    Entry,
+    Event,
+    Lease,
+    Message,
+    Notice,
+    Receipt,
+    Record,
+    decode,
+    decode_object,
+    encode,
+    encode_event,
+    encode_mark,
+)
+from natsproc.protocol.names import Address
+
+numbers = st.integers(0, 2**63)
+positive = st.integers(1, 2**63)
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+objects = st.dictionaries(texts, values, max_size=4)
+anything = st.text() | values | st.floats() | st.just("1e999")
+
+cuts = st.builds(Cut, positive, positive, positive, positive)
+claims = st.builds(
+    Claim, texts, texts, numbers, positive, st.booleans(), st.lists(cuts, max_size=4).map(tuple)
+)
+commands = st.builds(
+    Command,
+    id=st.text(max_size=128).filter(bool),
+    verb=texts,
+    sender=st.just("alice"),
+    reason=texts,
+    message=values,
+    epoch=st.none() | numbers,
+    hard=st.booleans(),
+    grace=st.none() | st.floats(0, 1e6),
+    data=objects,
+)
+statuses = st.sampled_from(["accepted", "applied", "refused", "too_late", "unconfirmed"])
+receipts = st.builds(Receipt, texts, texts, statuses, texts, texts, texts, numbers, numbers, objects)
+messages = st.builds(
+    Message, texts, st.just("alice"), values, texts, st.just(7), st.sampled_from(["message", "eof"]), texts
+)
+records = st.builds(
+    Record, st.builds(Address, texts, texts), texts, texts, positive, positive, texts, texts, texts,
+    st.dictionaries(texts, texts, max_size=3), texts, texts, st.booleans(), st.none() | st.integers(-200, 200), texts,
+)  # fmt: skip
+leases = st.builds(Lease, texts, texts, numbers, texts, texts, numbers, st.floats(0, 100), st.booleans())
+
+
+@examples(50)
+@given(values)
+def test_json_round_trips(value):
+    assert decode(encode(value)) == value
+
+
+@examples(50)
+@given(st.builds(Cursor, numbers, numbers, numbers, numbers))
+def test_cursors_round_trip(cursor):
+    assert Cursor.parse(str(cursor)) == cursor
+    assert str(cursor).replace("-", "").replace("_", "").isalnum()
+
+
+@examples(50)
+@given(st.text() | st.text("ABCMS4xz019.=-_", max_size=30))
+def test_any_text_is_a_cursor_or_refused(text):
+    try:
+        cursor = Cursor.parse(text)
+    except BadPayload:
+        return
+    assert min(cursor.position, cursor.epoch, cursor.run, cursor.offset) >= 0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "MS4x", "MS4tMS41LjEuMg", "Mi4xLjUuMS4y", "MS4xLjUuMS4yLjM", "é", "9" * 9999]
+)
+def test_what_cannot_be_a_cursor(text):
+    with pytest.raises(BadPayload, match="is not a cursor"):
+        Cursor.parse(text)
+
+
+@examples(50)
+@given(positive, positive, positive, texts.filter(lambda t: t != "mark"), values, st.none() | texts)
+def test_events_round_trip(offset, epoch, run, kind, data, cause):
+    payload = encode_event(
+        offset, epoch, run, "2026-01-31T00:00:00.000Z", encode(kind), encode(data),
+        None if cause is None else encode(cause),
+    )  # fmt: skip
+    entry = Entry.parse(payload)
+    assert entry == Entry(epoch, run, offset, "2026-01-31T00:00:00.000Z", kind, data, cause)
+    assert not entry.is_mark
+    event = entry.event(9, Address("default", "build"))
+    assert json.loads(encode(event.to_json())) == json.loads(payload) | {
+        "cursor": str(Cursor(9, epoch, run, offset))
+    }
+    assert Cursor.parse(event.cursor) == Cursor(9, epoch, run, offset)
+
+
+@examples(50)
+@given(positive, positive, texts, texts)
+def test_marks_round_trip(epoch, run, nonce, node):
+    entry = Entry.parse(encode_mark(epoch, run, "t", nonce, node))
+    assert entry == Entry(epoch, run, 0, "t", "mark", {"nonce": nonce, "node": node})
+    assert entry.is_mark
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff\xfe",
+        b"{",
+        b"[]",
+        b"7",
+        b"null",
+        b'"text"',
+        b"[" * 100_000,
+        b'{"epoch":5,"run":1,"offset":1}',
+        b'{"epoch":5,"offset":1,"type":"output"}',
+        b'{"run":1,"offset":1,"type":"output"}',
+        b'{"epoch":0,"run":1,"offset":1,"type":"output"}',
+        b'{"epoch":-5,"run":1,"offset":1,"type":"output"}',
+        b'{"epoch":5,"run":1,"offset":-1,"type":"output"}',
+        b'{"epoch":5.0,"run":1,"offset":1,"type":"output"}',
+        b'{"epoch":true,"run":1,"offset":1,"type":"output"}',
+        b'{"epoch":"5","run":1,"offset":1,"type":"output"}',
+        b'{"epoch":1e999,"run":1,"offset":1,"type":"output"}',
+        b'{"epoch":5,"run":1,"offset":null,"type":"output"}',
+        b'{"epoch":5,"run":1,"type":"output"}',
+        b'{"epoch":5,"run":1,"offset":1,"type":"mark"}',
+        b'{"epoch":5,"run":1,"offset":1,"type":7}',
+    ],
+)
+def test_garbage_in_the_log_cannot_count(payload):
+    assert Entry.parse(payload) is UNREADABLE
+    assert UNREADABLE.epoch == 0
+
+
+@examples(300)
+@given(st.binary() | objects.map(encode) | values.map(encode))
+def test_reading_an_entry_never_raises(payload):
+    entry = Entry.parse(payload)
+    assert entry is UNREADABLE or (entry.epoch > 0 and (entry.offset == 0) == entry.is_mark)
+
+
+def test_what_a_newer_version_writes_is_kept():
+    entry = Entry.parse(b'{"offset":1,"epoch":5,"run":1,"type":"levitated","data":{"x":1},"later":true}')
+    assert (entry.type, entry.data, entry.time) == ("levitated", {"x": 1}, "")
+    claim = Claim.parse(b'{"nonce":"a","node":"b","later":[1]}')
+    assert Claim.parse(encode(claim.to_json())) == claim
+    assert claim.to_json()["later"] == [1]
+    receipt = Receipt.parse(b'{"command":"c","verb":"v","status":"levitated"}')
+    assert (receipt.status, receipt.applied) == ("refused", False)
+    assert "levitated" in receipt.why
+
+
+@examples(50)
+@given(claims)
+def test_claims_round_trip(claim):
+    assert Claim.parse(encode(claim.to_json())) == claim
+    assert claim.epoch_at(41) == (claim.epoch or 41)
+
+
+@examples(50)
+@given(commands)
+def test_commands_round_trip(command):
+    assert Command.parse(encode(command.to_json()), "alice") == command
+
+
+@examples(50)
+@given(receipts)
+def test_receipts_round_trip(receipt):
+    assert Receipt.parse(encode(receipt.to_json())) == receipt
+
+
+@examples(50)
+@given(messages)
+def test_messages_round_trip(message):
+    assert Message.parse(encode(message.to_json()), "alice", 7) == message
+
+
+@examples(50)
+@given(records)
+def test_records_round_trip(record):
+    assert Record.parse(encode(record.to_json())) == record
+
+
+@examples(50)
+@given(leases)
+def test_leases_round_trip(lease):
+    assert Lease.parse(encode(lease.to_json())) == lease
+
+
+PARSERS = [
+    (claims, Claim.parse),
+    (commands, lambda payload: Command.parse(payload, "alice")),
+    (receipts, Receipt.parse),
+    (records, Record.parse),
+    (leases, Lease.parse),
+]
+
+
+@examples(300)
+@given(st.data())
+def test_a_message_with_one_field_replaced_is_read_or_refused(data):
+    made, parse = data.draw(st.sampled_from(PARSERS))
+    raw = data.draw(made).to_json()
+    field = data.draw(st.sampled_from(sorted(raw)))
+    replaced = data.draw(anything)
+    for text in (json.dumps(raw | {field: replaced}), json.dumps(raw | {field: "?"}).replace('"?"', "1e999")):
+        try:
+            parse(text.encode("utf-8", "surrogatepass"))
+        except BadPayload:
+            pass
+
+
+@pytest.mark.parametrize("parse", [parse for _, parse in PARSERS])
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"[]", b"null", b"{}", b'{"id":7}', b"[" * 9999])
+def test_what_is_none_of_ours_is_refused(parse, payload):
+    with pytest.raises(BadPayload):
+        parse(payload)
+
+
+def test_the_sender_of_a_command_is_that_of_its_subject():
+    command = Command.parse(b'{"id":"c","verb":"ping","sender":"root"}', "alice")
+    assert command.sender == "alice"
+    assert Message.parse(b'{"id":"m","data":1,"sender":"root"}', "alice", 7).sender == "alice"
+
+
+@pytest.mark.parametrize("grace", ["NaN", "Infinity", "1e999", "-1", '"soon"', "[]"])
+def test_a_grace_time_is_a_number_of_seconds(grace):
+    with pytest.raises(BadPayload):
+        Command.parse(b'{"id":"c","verb":"cancel","grace":%s}' % grace.encode(), "alice")
+
+
+@pytest.mark.parametrize(
+    ("payload", "data"),
+    [
+        (b"hello", "hello"),
+        (b"\xff", "\ufffd"),
+        (b"7", 7),
+        (b'{"lr":0.1}', {"lr": 0.1}),
+        (b'{"id":"x"}', {"id": "x"}),
+        (b"[1]", [1]),
+        (b"", ""),
+    ],
+)
+def test_a_plain_clients_message_is_its_data(payload, data):
+    message = Message.parse(payload, "alice", 7)
+    assert (message.id, message.data, message.kind, message.position) == ("p7", data, "message", 7)
+
+
+class Point(BaseModel):
+    x: int
+
+
+def test_models_are_sent_as_json():
+    assert decode(encode({"at": Point(x=1), "nan": float("nan")})) == {"at": {"x": 1}, "nan": None}
+
+
+@pytest.mark.parametrize("value", [object(), b"\xff", "\ud800", {"a": [object()]}], ids=repr)
+def test_what_is_not_json_is_refused_before_it_is_sent(value):
+    with pytest.raises(BadPayload, match="cannot be sent as JSON"):
+        encode(value)
+
+
+def nested(depth):
+    value = "deep"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value", [*map(nested, (*range(150, 215), 254, 5000)), 10**4250, 10**5000, -(10**4301)], ids=lambda _: ""
+)
+def test_what_was_written_can_be_read(value):
+    """Else it would be a hole in the log that no reader gets over."""
+    try:
+        data = encode({"result": value})
+    except BadPayload:
+        return
+    assert Entry.parse(encode_event(1, 5, 1, "", b'"exited"', data)).data == {"result": value}
+
+
+def test_deep_enough_for_people():
+    assert decode(encode(nested(150))) == nested(150)
+
+
+def test_a_loop_is_refused():
+    loop: list[object] = []
+    loop.append(loop)
+    with pytest.raises(BadPayload):
+        encode(loop)
+
+
+def test_decoding_says_what_it_was():
+    with pytest.raises(BadPayload, match="receipt is not JSON"):
+        decode(b"{", "receipt")
+    with pytest.raises(BadPayload, match="receipt is not a JSON object"):
+        decode_object(b"[]", "receipt")
+
+
+def test_the_line_that_a_tail_prints():
+    event = Event(7, 41, 1, "2026-01-31T23:59:59.123Z", "exited", {"code": 0}, "c1", 4711)
+    assert event.terminal
+    assert encode(event.to_json()) == (
+        b'{"offset":7,"epoch":41,"run":1,"time":"2026-01-31T23:59:59.123Z","type":"exited","data":{"code":0},'
+        b'"cause":"c1","cursor":"MS40NzExLjQxLjEuNw"}'
+    )
+    notice = Notice("gap", {"from": 1, "to": 2}, cursor="x")
+    assert notice.to_json() == {"type": "gap", "data": {"from": 1, "to": 2}, "cursor": "x"}

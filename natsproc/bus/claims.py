@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from natsproc.errors import BadPayload, Error, NoServer, ServerUnfit, TimedOut
 from natsproc.protocol import ownership
-from natsproc.protocol.messages import EXITED, Claim, Command, Cut, Entry, Lease, Receipt, encode, encode_mark
+from natsproc.protocol.messages import EXITED, Claim, Command, Entry, Lease, Receipt, encode, encode_mark
 from natsproc.protocol.names import Address, Names, key_of, new_token
 from natsproc.protocol.ownership import Fold, Opening, Verdict
 
@@ -27,10 +27,10 @@ from .writer import Writer
 T = TypeVar("T")
 
 PING_SECONDS = 1.0
-PATIENCE = 30.0  #: seconds for which a server that is away is waited for
+PATIENCE = 30.0  #: seconds for which a claimant waits for a server that is away
 _RETRY = 0.2
-_UNAVAILABLE = 503
 _PASSING = (NoServer, TimedOut, NoResponders, ServerUnfit, ReadFailed, ApiError)
+_UNAVAILABLE = 503
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,8 @@ async def claim(
     """
     claimant = _Claimant(connection, names, address, node, writer)
     while True:
-        try:
+        with suppress(Conflict):  # somebody else was faster: see who
             return await claimant.take(restart)
-        except Conflict:  # somebody else was faster: see who
-            continue
 
 
 async def mark_ended(connection: Connection, names: Names, won: Owned, last: int = 0) -> None:
@@ -76,74 +74,92 @@ async def mark_ended(connection: Connection, names: Names, won: Owned, last: int
     With it nobody need be asked whether they live, and offsets go on even from a log that was trimmed away.
     Raises: OwnershipLost, and what `Bucket.update` raises.
     """
+    known = {"last": last} if last else {}
     await _amend(
-        connection,
-        names,
-        won,
-        lambda record: replace(record, ended=True, extra={**record.extra, "last": last}),
-    )
+        Bucket(connection, names.claims), won.address, won.claim, won.revision,
+        lambda record: replace(record, ended=True, extra={**record.extra, **known}),
+    )  # fmt: skip
 
 
 async def release(connection: Connection, names: Names, won: Owned) -> None:
-    """Give the id up without an end, so that the next owner need not wait for a lease. Raises: as `mark_ended`."""
-    await _amend(connection, names, won, lambda record: replace(record, node=""))
+    """Give the id up without an end, so that nobody waits for our lease. Raises: as `mark_ended`."""
+    await _amend(Bucket(connection, names.claims), won.address, won.claim, won.revision, _released)
 
 
-async def _amend(connection: Connection, names: Names, won: Owned, change: Callable[[Claim], Claim]) -> None:
-    bucket, key = Bucket(connection, names.claims), key_of(won.address)
-    record, revision = won.claim, won.revision
+def _released(record: Claim) -> Claim:
+    return replace(record, node="")
+
+
+async def confirm(bucket: Bucket, address: Address, nonce: str) -> tuple[Claim, int]:
+    """Read the claim from the leader, for as long as it takes; returns it with its revision.
+
+    Raises: OwnershipLost if it does not show our nonce; NotAllowed; Closed.
+    """
+    found = await insist(lambda: bucket.get(key_of(address), leader=True))
+    record, revision = (Claim.parse(found.payload), found.revision) if found else (None, 0)
+    ownership.check_owner(address, record, revision, nonce)
+    assert record is not None
+    return record, revision
+
+
+async def _amend(
+    bucket: Bucket, address: Address, record: Claim, revision: int, change: Callable[[Claim], Claim]
+) -> None:
+    """Change our own record, whatever else of it we changed meanwhile. Raises: OwnershipLost."""
     while True:
         try:
-            await bucket.update(key, encode(change(record).to_json()), revision)
+            await bucket.update(key_of(address), encode(change(record).to_json()), revision)
             return
         except Conflict:
-            found = await bucket.get(key, leader=True)
-            current = Claim.parse(found.payload) if found else None
-            ownership.check_owner(won.address, current, found.revision if found else 0, won.nonce)
-            assert found is not None
-            assert current is not None
-            record, revision = current, found.revision
+            record, revision = await confirm(bucket, address, record.nonce)
+
+
+async def insist(call: Callable[[], Awaitable[T]], deadline: float | None = None) -> T:
+    """Call until it works, as long as what is wrong passes by itself; until a time of the loop's clock, if given."""
+    while True:
+        try:
+            return await call()
+        except _PASSING as error:
+            lasting = isinstance(error, ApiError) and error.code != _UNAVAILABLE
+            if lasting or (deadline and asyncio.get_running_loop().time() > deadline):
+                raise
+            await asyncio.sleep(_RETRY)
 
 
 class _Reading:
     """What a claimant has read of the log."""
 
-    def __init__(self) -> None:
-        self.position = 0  #: everything up to here was read
-        self.first = 0  #: position of the log's first entry, if it is known
-        self.received: dict[str, int] = {}
-        self.last: Entry | None = None  #: that counts
-        self._fold = Fold()
-        self._record: Claim | None = None
-        self._trimmed = False
-
-    def begin(self, record: Claim, first: StoredEntry | None) -> None:
+    def __init__(self, record: Claim | None = None, first: StoredEntry | None = None) -> None:
         """Begin at the last cut that the record has, or at the log's first entry where that is behind it."""
-        self._record = record
-        self.first = first.position if first else 0
-        if not record.cuts:
-            return
-        cut = record.cuts[-1]
-        self.received.update(record.extra.get("received", {}))
-        self.position = max(cut.position, self.first - 1)
-        self._trimmed = first is None or self.position > cut.position
-        if self._trimmed:
-            self._fold = Fold(record.cuts, position=self.position)
-        else:
-            self._fold = Fold(record.cuts, cursor=ownership.cursor_at(cut))
+        self.position = 0  #: everything up to here was read
+        self.first = first.position if first else 0  #: position of the log's first entry, if it is known
+        self.last: Entry | None = None  #: that counts
+        self.received: dict[str, int] = {}
+        self._cuts = record.cuts if record else ()
+        self._least = 1
+        self._trimmed = False
+        self._fold = Fold()
+        if record and record.cuts:
+            cut = record.cuts[-1]
+            self.received |= record.extra.get("received", {})
+            self._least += int(record.extra.get("last", 0))
+            self.position = max(cut.position, self.first - 1)
+            self._trimmed = first is None or self.position > cut.position
+            start = {"position": self.position} if self._trimmed else {"cursor": ownership.cursor_at(cut)}
+            self._fold = Fold(record.cuts, **start)
 
     def feed(self, stored: StoredEntry) -> None:
         entry = Entry.parse(stored.payload)
         verdict = self._fold.feed(stored.position, entry)
         if verdict is Verdict.UNSURE:
-            self._fold.refresh(self._record.cuts if self._record else (), trimmed=self._trimmed)
+            self._fold.refresh(self._cuts, trimmed=self._trimmed)
             verdict = self._fold.feed(stored.position, entry)
         self.position = stored.position
         self.first = self.first or stored.position
         if verdict is not Verdict.COUNTS:
             return
         self.last = entry
-        if entry.type == "received" and isinstance(entry.data, dict):
+        if entry.type == "received":
             with suppress(KeyError, TypeError, ValueError):
                 sender, position = str(entry.data["sender"]), int(entry.data["position"])
                 self.received[sender] = max(position, self.received.get(sender, 0))
@@ -152,10 +168,11 @@ class _Reading:
     def ended(self) -> bool:
         return self.last is not None and self.last.type == EXITED
 
-    def settle(self) -> tuple[int, tuple[Cut, ...]]:
-        """The next offset, and every cut, for the owner of the mark that was read last."""
-        least = int(self._record.extra.get("last", 0)) + 1 if self._record else 1
-        return self._fold.settle(least), self._fold.cuts
+    def settle(self, won: Claim, revision: int) -> tuple[int, Claim]:
+        """The next offset, and the record with every cut and what was consumed at the last of them."""
+        offset = self._fold.settle(self._least)
+        record = ownership.owned(won, revision, self._fold.cuts, self.first)
+        return offset, replace(record, extra={**record.extra, "received": self.received})
 
 
 class _Claimant:
@@ -165,24 +182,31 @@ class _Claimant:
         self, connection: Connection, names: Names, address: Address, node: str, writer: Writer
     ) -> None:
         self._connection = connection
-        self._names = names
         self._address = address
         self._node = node
         self._writer = writer
-        self._subject = names.events(address)
+        self._events = names.events(address)
+        self._control = names.control(address, connection.sender)
         self._history = History(connection, names.event_stream)
         self._bucket = Bucket(connection, names.claims)
+        self._leases = History(connection, f"KV_{names.leases}")
+        self._lease = f"$KV.{names.leases}."
         self._deadline = asyncio.get_running_loop().time() + PATIENCE
 
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await insist(call, self._deadline)
+
     async def take(self, restart: bool) -> Owned:
+        """Carry out the claim, if the id is to be had. Raises: Conflict, and as `claim`."""
         found = await self._insist(lambda: self._bucket.get(key_of(self._address), leader=True))
         record, revision = (Claim.parse(found.payload), found.revision) if found else (None, 0)
-        reading = _Reading()
-        alive = False
+        reading, alive = _Reading(), False
         if record is not None:
             alive = not record.ended and await self._answers(record.epoch_at(revision))
             if not alive:
-                await self._look(reading, record)
+                first = await self._insist(lambda: self._history.first(self._events))
+                reading = _Reading(record, first)
+                await self._read(reading)
                 alive = not (reading.ended or record.ended) and await self._lives(record, revision)
         while True:
             if record is not None and reading.last is not None:
@@ -191,55 +215,46 @@ class _Claimant:
                 self._address, record, revision, node=self._node, nonce=new_token(24), alive=alive,
                 ended=reading.ended, restart=restart,
             )  # fmt: skip
-            epoch = revision = await self._write(record, revision)
-            won = Owned(self._address, epoch, record.run, 0, record.nonce, record, revision, "started")
+            revision = await self._write(record, revision)
             try:
-                await self._mark(won)
+                await self._mark(record, revision)
                 await self._read(reading)
-                if reading.last and reading.last.run + reading.ended != record.run:
-                    # the log knows better than the record did: it ended meanwhile, or the record had been lost
-                    continue
-                return await self._record(won, reading)
+                if reading.last is None or reading.last.run + reading.ended == record.run:
+                    return await self._record(record, revision, reading)
+                # else the log knows better than we did: the run ended meanwhile, or the record had been lost
             except BaseException:
-                with suppress(Error, TimeoutError):
+                with suppress(Error, TimeoutError):  # nobody need wait for the lease of a node that gave up
                     async with asyncio.timeout(PING_SECONDS):
-                        await release(self._connection, self._names, won)
+                        await _amend(self._bucket, self._address, record, revision, _released)
                 raise
-
-    async def _look(self, reading: _Reading, record: Claim) -> None:
-        first = await self._insist(lambda: self._history.first(self._subject)) if record.cuts else None
-        reading.begin(record, first)
-        await self._read(reading)
 
     async def _read(self, reading: _Reading) -> None:
         """Go on to the end of the log as it is now."""
 
         async def go_on() -> None:
-            async for entries in self._history.read(self._subject, reading.position):
-                for stored in entries:
-                    reading.feed(stored)
+            async for entries in self._history.read(self._events, reading.position):
+                for entry in entries:
+                    reading.feed(entry)
 
         await self._insist(go_on)
 
-    async def _mark(self, won: Owned) -> None:
-        lane = self._writer.lane(self._subject, lambda error, number: None)
-        number = lane.put(encode_mark(won.epoch, won.run, now(), won.nonce, self._node))
+    async def _mark(self, record: Claim, epoch: int) -> None:
+        lane = self._writer.lane(self._events, lambda error, number: None)
+        number = lane.put(encode_mark(epoch, record.run, now(), record.nonce, self._node))
         try:
             async with asyncio.timeout(PATIENCE):
                 await lane.stored(number)
         except TimeoutError:
             raise TimedOut(self._writer.trouble or f"{self._address}: its log takes no mark") from None
 
-    async def _record(self, won: Owned, reading: _Reading) -> Owned:
-        """Write down the cuts that the record lacks, and what had been consumed at the last of them."""
-        offset, cuts = reading.settle()
-        record = ownership.owned(won.claim, won.revision, cuts, reading.first)
-        record = replace(record, extra={**record.extra, "received": reading.received})
-        revision = await self._write(record, won.revision)
-        return replace(
-            won, next_offset=offset, claim=record, revision=revision, kind=ownership.opening(won.run, cuts, offset),
-            received=reading.received,
-        )  # fmt: skip
+    async def _record(self, record: Claim, epoch: int, reading: _Reading) -> Owned:
+        """Write down what the record lacks."""
+        offset, record = reading.settle(record, epoch)
+        revision = await self._write(record, epoch)
+        kind = ownership.opening(record.run, record.cuts, offset)
+        return Owned(
+            self._address, epoch, record.run, offset, record.nonce, record, revision, kind, reading.received
+        )
 
     async def _write(self, record: Claim, revision: int) -> int:
         """Write the record over that revision; one that was written though the answer was lost is found."""
@@ -260,10 +275,9 @@ class _Claimant:
 
     async def _answers(self, epoch: int) -> bool:
         """Whether the process of that epoch answers a ping; a former owner's word does not count."""
-        subject = self._names.control(self._address, self._connection.sender)
         ping = encode(Command(new_token(), "ping").to_json())
-        async with self._connection.replies(subject) as (reply, queue):
-            await self._connection.publish(subject, ping, reply=reply)
+        async with self._connection.replies(self._control) as (reply, queue):
+            await self._connection.publish(self._control, ping, reply=reply)
             with suppress(TimeoutError, BadPayload):
                 async with asyncio.timeout(PING_SECONDS):
                     while not isinstance(item := await queue.get(), Exception):
@@ -276,11 +290,8 @@ class _Claimant:
 
         After an outage of the server every lease has just expired: then they get the time to renew it.
         """
-        leases = History(self._connection, f"KV_{self._names.leases}")
         while record.node:
-            entry = await self._insist(
-                lambda: leases.last_from_leader(f"$KV.{self._names.leases}.{record.node}")
-            )
+            entry = await self._insist(lambda: self._leases.last_from_leader(self._lease + record.node))
             marker = marker_of(entry.headers or {}) if entry else "none"
             if entry and not marker:
                 return not Lease.parse(entry.payload).goodbye
@@ -293,14 +304,3 @@ class _Claimant:
             if await self._answers(record.epoch_at(revision)):
                 return True
         return False
-
-    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call until it works, as long as what is wrong can pass by itself."""
-        while True:
-            try:
-                return await call()
-            except _PASSING as error:
-                lasting = isinstance(error, ApiError) and error.code != _UNAVAILABLE
-                if lasting or asyncio.get_running_loop().time() > self._deadline:
-                    raise
-                await asyncio.sleep(_RETRY)

@@ -31,6 +31,10 @@ WINDOW_BYTES = 128 * 1024  # so small that an entry a stream may find too large 
 _COMMIT = "3.$FI"
 
 
+Answer = tuple[str, dict[str, Any], Error | None]
+"""The rest of the reply subject ("" if it concerns none), the fields, and the error in place of an acknowledgement."""
+
+
 class Broken(Exception):
     """An attempt ended before everything that it sent was acknowledged."""
 
@@ -68,18 +72,11 @@ class Pipe:
         self._sleeping = False  # whether a new entry has to wake the loop
         self._prefix = f"{node_inbox(connection.sender)}.{new_token(12)}."
         self._attempt = ""
-        self._arrived: list[tuple[str, bytes | Error]] = []
+        self._arrived: list[Answer] = []
 
     async def open(self) -> None:
-        """Subscribe for acknowledgements. Raises: NotAllowed, TimedOut, Closed."""
-        subject = f"{self._prefix}>"
-        denied: list[NotAllowed] = []
-        async with self.connection.denials(subject, denied.append):
-            self._subscription = await self.connection.subscribe(subject, self._on_reply)
-            for _ in range(2):  # nats-py's first ping may overtake the subscription
-                await self.connection.ping()
-        if denied:
-            raise denied[0]
+        """Subscribe for acknowledgements. Raises: Closed."""
+        self._subscription = await self.connection.subscribe(f"{self._prefix}>", self._on_reply)
         lost = NoServer(f"the connection to {self.connection.url} was lost")
         self._forget = self.connection.on_disconnect(lambda: self.tell(lost))
 
@@ -131,6 +128,8 @@ class Pipe:
         if size > limit:
             text = f"an event of {size} bytes on {subject}: the server takes {limit} in one message"
             raise TooLarge(text, size=size, limit=limit)
+        if not self.connection.nc.is_connected:  # nats-py would keep it and send it late
+            raise Broken(NoServer(f"the connection to {self.connection.url} was lost"))
         try:
             await self.connection.publish(subject, entry.payload, reply=reply)
         except Error as error:
@@ -157,33 +156,30 @@ class Pipe:
 
     def tell(self, error: Error) -> None:
         """Have the attempt under way hear of an error that concerns no single reply."""
-        self._arrived.append(("", error))
+        self._arrived.append(("", {}, error))
         self.wake.set()
 
-    def answers(self) -> list[tuple[str, dict[str, Any], Error | None]]:
-        """What has arrived: the rest of the reply subject ("" for `tell`), the fields, and the error they carry."""
+    def answers(self) -> list[Answer]:
+        """What has arrived since."""
         arrived, self._arrived = self._arrived, []
-        return [(place, *_read(payload)) for place, payload in arrived]
+        return arrived
 
     async def _on_reply(self, msg: Msg) -> None:
         attempt, _, place = msg.subject[len(self._prefix) :].partition(".")
         if attempt != self._attempt:
             return
+        error: Error | None = None
+        fields: dict[str, Any] = {}
         if msg.data:
-            self._arrived.append((place, msg.data))
+            fields = decode_object(msg.data, "acknowledgement")
+            if isinstance(refusal := fields.get("error"), dict):
+                error = ApiError("an event", refusal)
         elif (msg.headers or {}).get("Status") == "503":
-            self._arrived.append((place, NoResponders("no stream takes events")))
+            error = NoResponders("no stream takes events")
         else:
-            self._arrived.append((place, TimedOut("the event stream has no leader")))
+            error = TimedOut("the event stream has no leader")
+        self._arrived.append((place, fields, error))
         self.wake.set()
-
-
-def _read(payload: bytes | Error) -> tuple[dict[str, Any], Error | None]:
-    if isinstance(payload, Error):
-        return {}, payload
-    answer = decode_object(payload, "acknowledgement")
-    error = answer.get("error")
-    return answer, ApiError("an event", error) if isinstance(error, dict) else None
 
 
 def _silence() -> TimedOut:

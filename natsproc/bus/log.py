@@ -6,31 +6,19 @@ import asyncio
 import os
 import threading
 
-from natsproc.errors import (
-    AlreadyEnded,
-    BadPayload,
-    Closed,
-    Error,
-    NoServer,
-    NotAllowed,
-    OwnershipLost,
-    ServerUnfit,
-    TimedOut,
-    TooLarge,
-)  # fmt: skip
-from natsproc.protocol.messages import EXITED, LIFECYCLE, NOTICES, Claim, Json, encode, encode_event
-from natsproc.protocol.names import Address, Names, key_of
+from natsproc.errors import AlreadyEnded, BadPayload, Closed, Error, NotAllowed, OwnershipLost, TooLarge
+from natsproc.protocol.messages import EXITED, LIFECYCLE, NOTICES, Json, encode, encode_event
+from natsproc.protocol.names import Address, Names
 
+from .claims import confirm
 from .clock import now
-from .connection import ApiError, Connection
+from .connection import Connection
 from .kv import Bucket
 from .writer import Writer
 
 MAX_TYPE = 64
 _WIDEST = 10**19  # an offset, for measuring
 _HEADERS = 512  # what the server adds when it republishes an event, beside the subject twice
-_RETRY = 0.2
-_UNAVAILABLE = 503
 
 
 class EventLog:
@@ -56,14 +44,12 @@ class EventLog:
         self.run = run
         self.offset = next_offset - 1  #: given last
         self._nonce = nonce
-        self._connection = connection
         self._writer = writer
         self._claims = Bucket(connection, names.claims)
         self._lane = writer.lane(names.events(address), self._on_refused)
         self._shift = self.offset  # an entry's offset is its number in the lane plus this
         self._frame = len(encode_event(_WIDEST, epoch, run, now(), b"", b"", b""))
         self._overhead = _HEADERS + 2 * len(self._lane.subject)
-        self._types: dict[str, bytes] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._error: Error | None = None
@@ -96,15 +82,10 @@ class EventLog:
         Raises: BadPayload; TooLarge, and no offset is used; AlreadyEnded; OwnershipLost; why an earlier event
         was refused; Closed.
         """
-        if type not in self._types:
-            if not isinstance(type, str) or not type.isprintable() or not 0 < len(type) <= MAX_TYPE:
-                raise BadPayload(
-                    f"{type!r:.80} cannot be an event type: 1 to {MAX_TYPE} printable characters"
-                )
-            if type in LIFECYCLE or type in NOTICES:
-                raise BadPayload(f"event type {type!r} is natsproc's own; name yours otherwise")
-            if len(self._types) < 1000:
-                self._types[type] = encode(type)
+        if not isinstance(type, str) or not type.isprintable() or not 0 < len(type) <= MAX_TYPE:
+            raise BadPayload(f"{type!r:.80} cannot be an event type: 1 to {MAX_TYPE} printable characters")
+        if type in LIFECYCLE or type in NOTICES:
+            raise BadPayload(f"event type {type!r} is natsproc's own; name yours otherwise")
         return self._append(type, data, cause)
 
     def append_lifecycle(self, type: str, data: Json = None, *, cause: str | None = None) -> int:
@@ -112,8 +93,7 @@ class EventLog:
         return self._append(type, data, cause)
 
     def _append(self, type: str, data: Json, cause: str | None, *, terminal: bool = False) -> int:
-        kind = self._types.get(type) or encode(type)
-        body = encode(data)
+        kind, body = encode(type), encode(data)
         reason = None if cause is None else encode(cause)
         self._check_size(len(kind) + len(body) + len(reason or b""))
         if os.getpid() != self._pid:  # before the lock, which another thread may have held at the fork
@@ -163,27 +143,11 @@ class EventLog:
         async with self._confirming:  # one read of the claim answers all who asked before it began
             if self._confirmed < ticket:
                 covered = self._asked
-                await self._confirm()
+                try:
+                    await confirm(self._claims, self.address, self._nonce)
+                except OwnershipLost as error:
+                    self.void(error)
                 self._confirmed = covered
-
-    async def _confirm(self) -> None:
-        while True:
-            try:
-                found = await self._claims.get(key_of(self.address), leader=True)
-                break
-            except (NoServer, TimedOut, ServerUnfit, ApiError) as error:  # restarting, or without a leader
-                if isinstance(error, ApiError) and error.code != _UNAVAILABLE:
-                    raise
-                await asyncio.sleep(_RETRY)
-                await self._connection.wait_connected()
-        claim = Claim.parse(found.payload) if found else None
-        if not found or not claim or claim.nonce != self._nonce:
-            owner = f"epoch {claim.epoch_at(found.revision)} on {claim.node}" if found and claim else "nobody"
-            self.void(
-                OwnershipLost(
-                    f"{self.address} belongs to {owner} now; nothing from epoch {self.epoch} counts any more"
-                )
-            )
         if isinstance(self._error, OwnershipLost):
             raise self._error
 

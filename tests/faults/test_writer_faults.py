@@ -86,6 +86,7 @@ async def test_events_that_a_restarted_server_finds_too_large_fail_their_process
     async with connected(server.url) as connection, writing(connection) as writer:
         logs = [(await own(connection, writer, address))[1] for address in LOGS]
         await asyncio.to_thread(server.kill)
+        await until(lambda: not connection.connected)
         server.config.write_text(server.config.read_text().replace("max_payload: 1MB", "max_payload: 64KB"))
         for n in range(200):
             for log in logs:

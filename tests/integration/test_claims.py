@@ -237,7 +237,7 @@ async def test_a_claimant_that_dies_half_way_costs_an_epoch_and_nothing_else(
             pass
 
         patch.setattr(claims._Claimant, step, die)
-        patch.setattr(claims, "release", no_last_words)
+        patch.setattr(claims, "_amend", no_last_words)
         with pytest.raises(SystemError):
             await own(connection, writer, A, node="dying")
     unused = (await record(connection, A)).nonce
@@ -252,7 +252,7 @@ async def test_a_claimant_that_dies_half_way_costs_an_epoch_and_nothing_else(
 async def test_a_claimant_that_gives_up_leaves_the_id_to_the_next(connection, writer, monkeypatch):
     await lease(connection, "hasty")
 
-    async def never(self, won):
+    async def never(*args):
         await asyncio.sleep(3600)
 
     with monkeypatch.context() as patch:

@@ -195,16 +195,23 @@ class Guard:
         """Stop all of it; returns how many would not stop.
 
         One group after the other, parents first, and on resuming they wake last: so a shell with job control does not
-        see its job stop. Until none runs, because a member may have forked meanwhile.
+        see its job stop. Until none runs, because a member may have forked meanwhile. A parent that waits in `vfork`
+        for a child that is stopped (`D`) cannot be seen to stop, but it can do nothing either.
         """
         deadline = time.monotonic() + PAUSE_SECONDS
-        while running := [group for group, state in descendants(os.getpid()).values() if state not in "TtZX"]:
+        told: set[int] = set()
+        while running := self._running(told):
             if time.monotonic() > deadline:
                 self._to(running, signal.SIGSTOP)
                 break
             self._to(running[:1], signal.SIGSTOP)
+            told.add(running[0])
             time.sleep(0.001)
         return len(running)
+
+    def _running(self, told: set[int]) -> list[int]:
+        members = descendants(os.getpid()).values()
+        return [group for group, state in members if state not in "TtZX" and not (state == "D" and group in told)]
 
     def _resume(self) -> int:
         self._to(self._groups()[::-1], signal.SIGCONT)

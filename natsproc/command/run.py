@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+from natsproc.interruptions import Interruptions
 from natsproc.local import ADDRESS
 from natsproc.node import Hosted, Spec
 from natsproc.owner import Process
 from natsproc.protocol.messages import Command
 from natsproc.protocol.names import new_id, new_token, sanitize
-from natsproc.interruptions import Interruptions
 
 from .pump import LIMIT
 from .runner import Runner, Wrapped
@@ -38,11 +38,13 @@ async def run_command(
     parent: str = "",
     restart: bool = False,
     foreground: bool = False,
+    started: Callable[[], object] | None = None,
 ) -> Ended:
     """Run a command under an address, and return how it ended once its terminal event is stored.
 
     In the `foreground` Ctrl-C is an interrupt, again within two seconds a cancel, and then a kill; SIGTERM and SIGHUP
-    cancel. A command that cannot be run ends with code 126 or 127, and `error` says why.
+    cancel. A command that cannot be run ends with code 126 or 127, and `error` says why. Cancelling this cancels
+    the command, and waits for its end. `started` is called, on the I/O thread, once the command runs.
 
     Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, NotAllowed; OwnershipLost.
     """
@@ -61,6 +63,7 @@ async def run_command(
         hosted = await (await mesh.started_node()).host(spec)
         limit = min(LIMIT, mesh.connection.max_payload // 8)  # JSON may take six bytes for one
         runner = Runner(Process(mesh.io, hosted, Interruptions(None)), wrapped, limit)
+        runner.started = started or runner.started
         hosted.attach(runner)
         return hosted, runner
 
@@ -79,7 +82,13 @@ async def run_command(
 
     keys = raw(wrapped.stdin) if wrapped.pty and wrapped.stdin is not None else nullcontext()
     with _signals(command, resize) if foreground else nullcontext(), keys:
-        return await mesh.io.call(finish())
+        finished = asyncio.wrap_future(mesh.io.submit(finish()))
+        try:
+            return await asyncio.shield(finished)
+        except asyncio.CancelledError:
+            command("cancel", "the code that ran it was cancelled")
+            await finished
+            raise
 
 
 @contextmanager

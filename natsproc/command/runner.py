@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,6 +57,7 @@ class Runner:
     """Runs one command, and is what commands to its address act on. Lives on the I/O thread."""
 
     def __init__(self, process: Process, wrapped: Wrapped, limit: int = LIMIT) -> None:
+        self.started: Callable[[], object] = lambda: None  #: called once the command runs
         self._process = process
         self._wrapped = wrapped
         self._limit = limit  # bytes of output in one event
@@ -100,6 +101,7 @@ class Runner:
                 )
             finally:
                 self._tried.set()
+            self.started()
             if self._wrapped.stdin is not None:
                 self._feeder.pass_on(self._wrapped.stdin)
             return await self._to_the_end(self._session)

@@ -1,0 +1,213 @@
+"""A wrapped command in the foreground of a shell: it looks and feels as it does without natsproc."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+from harness import running, wait_for
+
+import natsproc
+from natsproc.bus import streams
+from natsproc.bus.connection import Connection, Endpoint
+from natsproc.command.run import IMPATIENCE_SECONDS
+from natsproc.protocol.names import Names, new_token
+
+WRAPPER = """
+import asyncio, json, sys, natsproc
+from natsproc.command.run import run_command
+from natsproc.command.runner import Wrapped
+
+async def main(url, id, options, *argv):
+    async with natsproc.connect(url, sender="owner") as mesh:
+        return await run_command(mesh, Wrapped(argv, **json.loads(options)), id=id, foreground=True)
+
+sys.exit(asyncio.run(main(*sys.argv[1:])).code)
+"""
+
+
+async def make_mesh(url: str) -> None:
+    connection = await Connection.open(Endpoint((url,)))
+    await streams.setup(connection, Names())
+    await connection.close()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("nats")) as server:
+        asyncio.run(make_mesh(server.url))
+        yield server.url
+
+
+class Shell:
+    """Starts natsproc as a shell would."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.id = f"job-{new_token(8)}"
+
+    def argv(self, *command: str, **options: Any) -> list[str]:
+        return [sys.executable, "-c", WRAPPER, self.url, self.id, json.dumps(options), *command]
+
+    @contextlib.contextmanager
+    def started(
+        self, *command: str, stdin: int = subprocess.DEVNULL, **options: Any
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(self.argv(*command, **options), stdin=stdin, stdout=pipe, stderr=pipe)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate(timeout=30)
+
+    def send(self, text: str) -> None:
+        async def send() -> None:
+            async with natsproc.connect(self.url) as mesh:
+                await mesh.process(self.id).send(text)
+
+        asyncio.run(asyncio.wait_for(send(), 60))
+
+    def events(self) -> list[natsproc.Event]:
+        async def read() -> list[natsproc.Event]:
+            async with natsproc.connect(self.url) as mesh:
+                tail = mesh.process(self.id).tail()
+                return [item async for item in tail if isinstance(item, natsproc.Event)]
+
+        return asyncio.run(asyncio.wait_for(read(), 60))
+
+
+@pytest.fixture
+def shell(url: str) -> Shell:
+    return Shell(url)
+
+
+def line(stream: Any) -> bytes:
+    return bytes(stream.readline())
+
+
+def test_output_is_echoed_verbatim_and_the_exit_code_passed_on(shell: Shell) -> None:
+    script = r"printf 'out\r50%%\r\377\n'; printf 'err' >&2; exit 7"
+    with shell.started("sh", "-c", script) as process:
+        assert process.communicate(timeout=60) == (b"out\r50%\r\xff\n", b"err")
+        assert process.returncode == 7
+
+
+def test_a_prompt_is_echoed_at_once_and_stdin_is_the_inbox(shell: Shell) -> None:
+    with shell.started(
+        "sh", "-c", "printf 'Name: '; read name; echo hello $name", stdin=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.read(6) == b"Name: "
+        process.stdin.write(b"nobody\n")
+        process.stdin.flush()
+        shell.send("you")
+        assert line(process.stdout) == b"hello you\n"
+
+
+def test_stdin_and_its_end_are_passed_on_if_asked(shell: Shell) -> None:
+    argv = shell.argv("sh", "-c", "read name; echo hello $name; cat", stdin=0)
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.communicate(b"you\nand more", timeout=60)[0] == b"hello you\nand more"
+    assert process.returncode == 0
+
+
+def test_ctrl_c_is_an_interrupt_then_a_cancel_then_a_kill(shell: Shell) -> None:
+    # ignores both, and says what it gets
+    code = """
+import signal, time
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: print(signal.Signals(number).name))
+print("ready")
+while True: time.sleep(1)
+"""
+    with shell.started(sys.executable, "-c", code) as process:
+        assert line(process.stdout) == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        assert line(process.stdout) == b"SIGINT\n"
+        process.send_signal(signal.SIGINT)
+        assert line(process.stdout) == b"SIGTERM\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 137
+    events = {event.type: event.data for event in shell.events()}
+    assert events["interrupted"]["reason"] == "Ctrl-C"
+    assert events["exited"]["status"] == "killed"
+
+
+def test_ctrl_c_again_after_a_while_is_an_interrupt_again(shell: Shell) -> None:
+    code = """
+import signal, time
+signal.signal(signal.SIGINT, lambda *_: print("interrupted"))
+print("ready")
+while True: time.sleep(1)
+"""
+    with shell.started(sys.executable, "-c", code) as process:
+        assert line(process.stdout) == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        assert line(process.stdout) == b"interrupted\n"
+        time.sleep(IMPATIENCE_SECONDS + 0.1)
+        process.send_signal(signal.SIGINT)
+        assert line(process.stdout) == b"interrupted\n"
+
+
+def test_sigterm_to_natsproc_cancels_the_command(shell: Shell) -> None:
+    with shell.started("sh", "-c", "echo ready; exec sleep 1000") as process:
+        assert line(process.stdout) == b"ready\n"
+        process.terminate()
+        assert process.wait(60) == 143
+    (ending,) = [event.data for event in shell.events() if event.type == "exited"]
+    assert ending == {"status": "cancelled", "code": 143, "signal": 15}
+
+
+def test_a_reader_that_has_had_enough_ends_the_command_as_in_a_pipeline(shell: Shell) -> None:
+    with shell.started("yes") as process:
+        assert process.stdout is not None
+        assert process.stdout.read(2) == b"y\n"
+        process.stdout.close()
+        process.stdout = None
+        assert process.wait(60) == 128 + signal.SIGPIPE
+
+
+def test_killing_natsproc_leaves_nothing_running(shell: Shell, tmp_path: Path) -> None:
+    loop = f"trap '' INT TERM HUP; touch {tmp_path}/$BASHPID; while :; do sleep 0.05; done"
+    with shell.started("bash", "-c", f"setsid bash -c '{loop}' & {loop}") as process:
+        wait_for(lambda: len(list(tmp_path.iterdir())) == 2, 60)
+        process.kill()
+        process.wait(30)
+        for file in tmp_path.iterdir():
+            wait_for(lambda file=file: not Path(f"/proc/{file.name}").exists(), 30)
+
+
+def test_on_a_terminal_with_a_terminal_of_its_own(shell: Shell) -> None:
+    argv = shell.argv("bash", "--norc", "-i", pty=True, stdin=0)
+    env = {**os.environ, "PS1": "$ ", "TERM": "xterm"}
+    child = pexpect.spawn(argv[0], argv[1:], dimensions=(31, 71), env=env, timeout=60, encoding="utf-8")  # type: ignore[arg-type]
+    child.expect(r"\$ ")
+    child.sendline("stty size; PS1='re''ady> '")
+    child.expect("31 71")
+    child.expect("ready> ")
+    child.setwinsize(20, 60)
+    child.sendline("sleep 0.5; stty size")
+    child.expect("20 60")
+    child.expect("ready> ")
+    child.sendline("cat")
+    child.sendline("typed twice")
+    child.expect("typed twice\r\n.*typed twice")
+    child.send("\x03")  # a key for the terminal's foreground job, not a signal for natsproc
+    child.expect("ready> ")
+    child.sendline("exit 9")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 9

@@ -33,9 +33,7 @@ class Verdict(Enum):
     CUT = "cut"  #: a mark that opens a new epoch
     VOID = "void"  #: of another epoch, or a mark that opens nothing
     REPEAT = "repeat"  #: counted before
-    HOLE = (
-        "hole"  #: ahead of the next one, which was refused or lost: it comes again, behind the one it lacks
-    )
+    HOLE = "hole"  #: ahead of the next one, which was lost or refused: it comes again behind that one
     UNREADABLE = "unreadable"  #: not one of ours
     UNSURE = "unsure"  #: not decided: `refresh` with the record's cuts, then feed the same entry again
 
@@ -249,7 +247,7 @@ def take(
 
     `alive`: the process of `claim` answers a ping. `ended`: its run has ended, as the log says (the record's
     own word is a hint, and heeded too). `restart`: a next run is asked for.
-    Raises: AlreadyRunning; AlreadyEnded. Protocol: section 4.1.
+    Raises: AlreadyRunning; AlreadyEnded. Protocol: section 4.
     """
     if claim is None:
         return Claim(nonce, node)

@@ -140,8 +140,9 @@ class Reader:
         if self._state is not _State.READING:
             return _NOTHING
         if position > self.position:
-            # Behind the start, or behind an entry that is gone, the entry asked about has to come first.
-            if position != self._known if self._known else self.position != self._start:
+            # What the read begins with joins the start, or else has to be what the cuts were asked for.
+            joined = position == self._known if self._known else self.position == self._start
+            if not joined:
                 return self._ask(position, trimmed=True)
             self._anchored = True
             return self._take(position, entry)
@@ -189,7 +190,7 @@ class Reader:
         self._plain = False
         if self._unchecked is not None:
             check_cursor(self._unchecked, table)
-            if 0 < first <= self.position:
+            if not table and 0 < first <= self.position:
                 raise foreign_cursor(self._unchecked)
             self._unchecked = None
         if self._midlog and not trimmed and 0 < first <= self.position:

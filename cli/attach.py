@@ -39,11 +39,12 @@ def attach(
         from natsproc.errors import NoSuchProcess
         from natsproc_cli import lines, raw
 
+        address = target.address(id)
         async with target.connect() as mesh:
-            process = mesh.process(target.address(id))
+            process = mesh.process(address)
             record = await process.record()
             if record is None:
-                raise NoSuchProcess(f"no process {str(process.address)!r} is known here")
+                raise NoSuchProcess(f"no process {str(address)!r} is known here")
             terminals = sys.stdin.isatty() and sys.stdout.isatty()
             if record.pty and not record.ended and terminals and output == "text":
                 return await raw.attached(process, record.epoch, keys)

@@ -10,17 +10,21 @@ from natsproc_cli import options
 from natsproc_cli.commanding import command
 from natsproc_cli.options import Target, with_target
 
+GRACE_SECONDS = 10.0
+
 
 @with_target
 def cancel(
     target: Target,
     ids: options.Ids,
     grace: Annotated[
-        float,
+        float | None,
         typer.Option(
-            parser=options.duration, metavar="DURATION", help="How long it may take before it is killed."
+            parser=options.duration,
+            metavar="DURATION",
+            help="How long it may take before it is killed; 10s unless said.",
         ),
-    ] = 10.0,
+    ] = None,
     reason: options.Reason = "",
     output: options.Output = "text",
 ) -> int:
@@ -29,4 +33,5 @@ def cancel(
     Returns with the receipt, once the process is gone: 0 if it was applied, 5 if it was refused or came
     too late.
     """
-    return command(target, ids, output, lambda process: process.cancel(reason=reason, grace=grace))
+    seconds = GRACE_SECONDS if grace is None else grace
+    return command(target, ids, output, lambda process: process.cancel(reason=reason, grace=seconds))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +12,8 @@ from natsproc_cli import exits, options
 from natsproc_cli.options import Target, run_async, with_target
 
 if TYPE_CHECKING:
-    from natsproc.command.run import Ended
+    from natsproc.command.runner import Wrapped
+    from natsproc.command.session import Ended
 
 
 @with_target
@@ -40,7 +41,8 @@ def run(
     ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Run an id again that has ended.")] = False,
     output: Annotated[
-        options.OutputChoice, typer.Option("--output", "-o", help="Its own output, or its events as JSON lines.")
+        Literal["text", "json"],
+        typer.Option("--output", "-o", help="Its own output, or its events as JSON lines."),
     ] = "text",
     report: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> int:
@@ -54,34 +56,63 @@ def run(
 
     labels = options.labels(label)
     kind = sanitize(kind or os.path.basename(command[0]), "process")
-    named = id is not None
-    id = id or new_id(kind)
-    address = target.address(id)
+    if id is None:
+        id = new_id(kind)
+        if not detach and report is None and sys.stderr.isatty():
+            exits.remark(f"running as {id}")
+    target.address(id)  # checked before anything starts
     if detach:
         if interactive or output == "json":
             raise exits.Usage("--detach leaves nobody to type or to read: not with --interactive or -o json")
-        from natsproc_cli.background import start
+        from natsproc_cli import background
 
-        return start(target, id, sys.argv)
+        flags = [flag for flag, on in (("--pty", pty), ("--merge", merge), ("--restart", restart)) if on]
+        named = [f"--label={key}={value}" for key, value in labels.items()]
+        again = [*target.arguments(), *flags, *named, f"--id={id}", f"--kind={kind}", "--", *command]
+        code = background.start(again)
+        if code == 0:
+            print(id, flush=True)
+        return code
 
-    async def work() -> Ended:
-        from natsproc.command.run import run_command
-        from natsproc.command.runner import Wrapped
+    from natsproc.command.runner import Wrapped
 
-        wrapped = Wrapped(
-            tuple(command),
-            pty=pty,
-            merge=merge,
-            echo=report is None and output == "text",
-            stdin=0 if interactive else None,
-        )
-        async with target.connect(start=True) as mesh:
-            if not named and sys.stderr.isatty():
-                exits.remark(f"running as {address}")
-            running = run_command(...)
-
+    echo = report is None and output == "text"
+    wrapped = Wrapped(tuple(command), pty, merge, echo, stdin=0 if interactive else None)
+    spec = {"id": id, "kind": kind, "labels": labels, "restart": restart}
     with exits.told_as_json(output):
-        ended = run_async(work())
+        ended = run_async(_run(target, wrapped, spec, output, report))
     if ended.error:
         exits.remark(ended.error)
     return ended.code
+
+
+async def _run(
+    target: Target, wrapped: Wrapped, spec: dict[str, Any], output: str, report: int | None
+) -> Ended:
+    import asyncio
+
+    from natsproc.command.run import run_command
+
+    loop, runs = asyncio.get_running_loop(), asyncio.Event()
+    async with target.connect(start=True) as mesh:
+        running = asyncio.create_task(
+            run_command(
+                mesh, wrapped, **spec, foreground=True, started=lambda: loop.call_soon_threadsafe(runs.set)
+            )
+        )
+        begun = asyncio.create_task(runs.wait())
+        try:
+            await asyncio.wait([running, begun], return_when=asyncio.FIRST_COMPLETED)
+            if runs.is_set() and report is not None:
+                from natsproc_cli import background
+
+                background.report_running(report)
+            if output == "json" and not (running.done() and running.exception()):
+                from natsproc_cli import viewer
+
+                await viewer.show(mesh.process(spec["id"]).tail(), viewer.stdout_view(output))
+            return await running
+        finally:
+            begun.cancel()
+            running.cancel()  # which cancels the command, if nobody reads about it any more
+            await asyncio.wait([running])

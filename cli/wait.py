@@ -22,8 +22,8 @@ def wait(
     from natsproc.errors import TimedOut
 
     async def work() -> int:
+        address = target.address(id)
         async with target.connect() as mesh:
-            address = target.address(id)
             end = await mesh.process(address).wait(timeout)
         if output == "json":
             exits.print_json({"process": str(address), **end.to_json()})

@@ -25,18 +25,18 @@ NOWHERE = "nats://127.0.0.1:1"
 class Cli:
     """The command line against one server, with a home of its own."""
 
-    def __init__(self, home: Path, url: str = NOWHERE) -> None:
+    def __init__(self, home: Path, url: str = "") -> None:
         self.home = home
-        self.url = url
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(("NATS", "NO_"))}
         self.env |= {
             "NATSPROC_HOME": str(home / "natsproc"),
             "HOME": str(home),
-            "NATS_URL": url,
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "TERM": "xterm",
             "TZ": "UTC",
         }
+        if url:
+            self.env["NATS_URL"] = url
 
     def __call__(
         self, *arguments: str, stdin: str | bytes = b"", timeout: float = 60, **env: str
@@ -75,7 +75,9 @@ class Cli:
             yield process
         finally:
             process.kill()
-            process.communicate(timeout=20)
+            process.wait(20)
+            for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
+                stream.close()
 
     @contextlib.contextmanager
     def terminal(self, *arguments: str, columns: int = 100, **env: str) -> Iterator[pexpect.spawn]:

@@ -6,11 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 import typer
-from cli_harness import Cli
+from cli_harness import NOWHERE, Cli
 
 from natsproc_cli.cheat import topics
 from natsproc_cli.main import SECTIONS, build
@@ -98,7 +99,6 @@ def test_without_a_command_it_says_what_there_is(cli: Cli) -> None:
         (["inspect", "a"], 4, "natsproc up"),
         (["wait", "a"], 125, "natsproc up"),
         (["attach", "a"], 125, "natsproc up"),
-        (["run", "--", "true"], 125, "natsproc up"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
 )
@@ -118,11 +118,11 @@ def test_json_tells_a_failure_of_ours_from_the_end_of_a_process(cli: Cli) -> Non
     assert '"error":"NoServer"' in done.stdout
 
 
-def test_no_server_without_a_choice_of_one_says_how_to_start_it(cli: Cli) -> None:
-    del cli.env["NATS_URL"]
-    done = cli("ps")
+def test_a_server_that_does_not_answer_is_named(cli: Cli) -> None:
+    done = cli("ps", "--server", NOWHERE)
     assert done.returncode == 4
-    assert "natsproc up" in done.stderr
+    assert NOWHERE in done.stderr
+    assert cli("run", "--server", NOWHERE, "--", "true").returncode == 125
 
 
 def examples() -> list[tuple[str, str]]:
@@ -137,8 +137,11 @@ def examples() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("topic", "line"), examples())
 def test_every_example_is_a_command_line_that_exists(topic: str, line: str) -> None:
-    for command in line.split("|"):
-        words = shlex.split(command.partition("<")[0])
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|<")
+    lexer.whitespace_split = True
+    for word, group in groupby(lexer, "|".__eq__):
+        words = [] if word else list(group)
+        words = words[: words.index("<")] if "<" in words else words
         if "natsproc" in words:
             name, *arguments = words[words.index("natsproc") + 1 :]
             if "xargs" in words:

@@ -1,0 +1,264 @@
+"""`natsproc run`, and steering what it runs from a second command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_harness import NATSPROC, Cli, cli_with_server
+from harness import wait_for
+
+ECHO = 'echo ready; while read line; do echo "got $line"; done; echo over'
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    with cli_with_server(tmp_path_factory.mktemp("run")) as (cli, _):
+        yield cli
+
+
+def begun(cli: Cli, id: str, *command: str, options: tuple[str, ...] = ()) -> None:
+    """Start a command in the background."""
+    assert cli.ok("run", "--detach", "--id", id, *options, "--", *command) == f"{id}\n"
+
+
+def output(cli: Cli, id: str) -> str:
+    return cli.ok("logs", id, "--type", "output")
+
+
+def test_output_and_exit_code_are_the_commands_own(cli: Cli) -> None:
+    done = cli("run", "--id", "own", "--", "sh", "-c", "printf 'out\\r\\n\\033[31mred'; echo err >&2; exit 3")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out\r\n\x1b[31mred", "err\n")
+    events = {e["type"]: e for e in cli.json("logs", "own") if "offset" in e}
+    assert events["started"]["data"]["title"].startswith("sh -c")
+    assert events["exited"]["data"] == {"status": "failed", "code": 3}
+    streams = [e["data"] for e in cli.json("logs", "own", "--type", "output") if "offset" in e]
+    assert {"stream": "stderr", "text": "err\n"} in streams
+    assert cli("wait", "own").returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM),
+        (["no-such-command"], 127),
+        (["/etc/passwd"], 126),
+        (["true"], 0),
+    ],
+)
+def test_exit_codes_of_commands(cli: Cli, command: list[str], code: int) -> None:
+    id = f"code-{code}"
+    done = cli("run", "--id", id, "--", *command)
+    assert done.returncode == code
+    assert cli("wait", id).returncode == code
+    if code in (126, 127):
+        assert done.stderr.startswith(f"natsproc: {command[0]}: ")
+        assert cli("run", "--detach", "--", *command).returncode == code
+
+
+def test_an_id_that_is_taken_or_has_ended_is_refused_with_the_way_out(cli: Cli) -> None:
+    begun(cli, "taken", "sleep", "1000")
+    done = cli("run", "--id", "taken", "--", "true")
+    assert done.returncode == 125
+    assert "taken" in done.stderr
+    assert "node" in done.stderr
+    done = cli("run", "--detach", "--id", "taken", "--", "true")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith("natsproc: ")
+    cli.ok("kill", "taken")
+    done = cli("run", "-o", "json", "--id", "taken", "--", "true")
+    assert done.returncode == 125
+    assert "--restart" in done.stderr
+    assert json.loads(done.stdout)["error"] == "AlreadyEnded"
+    assert cli("run", "--id", "taken", "--restart", "--", "sh", "-c", "exit 9").returncode == 9
+
+
+def test_run_in_the_background_outlives_what_started_it(cli: Cli) -> None:
+    begun(cli, "behind", "sh", "-c", ECHO, options=("--label", "a=b", "--kind", "echo"))
+    info = next(info for info in cli.json("ps") if info["id"] == "behind")
+    assert (info["labels"], info["kind"], info["state"]) == ({"a": "b"}, "echo", "running")
+    cli.ok("send", "behind", "hello", "there")
+    cli.ok("send", "behind", "-", stdin="one\ntwo\n")
+    cli.ok("send", "behind", "last", "--eof")
+    assert cli("wait", "behind", "--timeout", "30s").returncode == 0
+    assert output(cli, "behind").splitlines() == [
+        "ready", "got hello there", "got one", "got two", "got last", "over"
+    ]  # fmt: skip
+
+
+def test_without_an_id_it_gets_one_after_the_program(cli: Cli) -> None:
+    id = cli.ok("run", "--detach", "--", "sleep", "1000").strip()
+    assert id.startswith("sleep-")
+    cli.ok("kill", id)
+
+
+def test_stdin_is_passed_on_when_asked_for(cli: Cli) -> None:
+    assert cli.ok("run", "-i", "--", "cat", stdin="passed on\n") == "passed on\n"
+
+
+def test_events_as_json_instead_of_the_output(cli: Cli) -> None:
+    done = cli("run", "-o", "json", "--", "sh", "-c", "echo hi; exit 4")
+    assert done.returncode == 4
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["type"] for line in lines if "offset" in line] == ["started", "output", "exited"]
+    assert lines[-1]["type"] == "ended"
+
+
+def test_interrupt_reaches_the_command_and_says_what_to_do_instead(cli: Cli) -> None:
+    script = """
+import signal, sys
+signal.signal(signal.SIGINT, lambda *_: print("stopped", flush=True))
+print("working", flush=True)
+print("told to", sys.stdin.readline().strip(), flush=True)
+"""
+    begun(cli, "redirected", sys.executable, "-c", script)
+    wait_for(lambda: "working" in output(cli, "redirected"))
+    said = cli.ok("interrupt", "redirected", "-m", "do this", "--reason", "not that")
+    assert said.startswith("redirected: interrupt applied (event ")
+    assert cli("wait", "redirected").returncode == 0
+    assert output(cli, "redirected") == "working\nstopped\ntold to do this\n"
+    (event,) = (e for e in cli.json("logs", "redirected", "--type", "interrupted") if "offset" in e)
+    assert event["data"]["reason"] == "not that"
+    assert event["data"]["message"] == "do this"
+    assert event["data"]["sender"]
+
+
+def test_pause_resume_cancel_and_what_comes_too_late(cli: Cli) -> None:
+    begun(cli, "steered", "sh", "-c", "echo ready; trap 'exit 7' TERM; while :; do sleep 0.05; done")
+    (receipt,) = cli.json("pause", "steered", "--reason", "lunch")
+    assert (receipt["process"], receipt["verb"], receipt["status"]) == ("steered", "pause", "applied")
+    wait_for(lambda: "paused" in cli.ok("ps"), what="ps shows that it is paused")
+    cli.ok("resume", "steered")
+    cli.ok("cancel", "steered", "--grace", "20s")
+    assert cli("wait", "steered").returncode == 7
+    done = cli("cancel", "steered", "-o", "json")
+    assert done.returncode == 5
+    assert json.loads(done.stdout)["status"] == "too_late"
+    assert done.stderr.startswith("natsproc: steered: cancel too late: ")
+    assert cli("send", "steered", "x").returncode == 5
+
+
+def test_several_are_steered_at_once_and_the_first_failure_counts(cli: Cli) -> None:
+    for id in ("group-1", "group-2"):
+        begun(cli, id, "sleep", "1000", options=("--kind", "group"))
+    done = cli("kill", "group-1", "nobody", "group-2")
+    assert done.returncode == 3
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["group-1", "group-2"]
+    for id in ("group-1", "group-2"):
+        assert cli("wait", id).returncode == 137
+
+
+def test_ctrl_c_in_the_foreground_interrupts_the_command(cli: Cli) -> None:
+    with cli.started(
+        "run", "--id", "front", "--", "sh", "-c", "trap 'exit 6' INT; echo up; sleep 1000 & wait"
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"up\n"
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 6
+    assert "interrupted" in cli.ok("logs", "front")
+
+
+def test_attach_shows_the_output_and_sends_lines(cli: Cli) -> None:
+    begun(cli, "attached", "sh", "-c", ECHO + "; exit 5")
+    with cli.started("attach", "attached", stdin=-1) as attached:
+        assert attached.stdin is not None
+        assert attached.stdout is not None
+        attached.stdin.write(b"hello\nno newline")
+        attached.stdin.close()
+        wait_for(lambda: "got no newline" in output(cli, "attached"))
+        assert attached.poll() is None  # the end of our input is not that of the command's
+        cli.ok("send", "attached", "--eof")
+        shown = attached.stdout.read().decode()
+        assert attached.wait(30) == 5
+    assert (
+        "ready\ngot hello\ngot no newline\nover\n"
+        in "\n".join(line for line in shown.splitlines() if " received " not in line) + "\n"
+    )
+
+
+def test_attach_to_what_has_ended_exits_as_it_did(cli: Cli) -> None:
+    cli("run", "--id", "gone", "--", "sh", "-c", "echo bye; exit 8")
+    done = cli("attach", "gone", "-o", "json")
+    assert done.returncode == 8
+    types = [json.loads(line)["type"] for line in done.stdout.splitlines()]
+    assert types[:3] == ["started", "output", "exited"]
+
+
+def test_a_closed_pipe_ends_a_run_with_it(cli: Cli) -> None:
+    with cli.started("run", "--id", "piped", "--", "yes") as run:
+        assert run.stdout is not None
+        run.stdout.read(10)
+        run.stdout.close()
+        run.wait(60)
+    assert cli("wait", "piped", "--timeout", "10s").returncode == 128 + signal.SIGPIPE
+
+
+def test_a_program_reaches_its_address_from_inside(cli: Cli) -> None:
+    script = f"""
+{NATSPROC} receive --timeout 100ms
+echo "timed out with $?"
+{NATSPROC} emit metric loss=0.3 epoch=4
+{NATSPROC} emit progress 3/10 third
+{NATSPROC} emit log "half way" --level warning
+{NATSPROC} emit message "free text"
+{NATSPROC} emit verdict --json '{{"passed": true}}'
+while message=$({NATSPROC} receive --timeout 30s); do echo "received $message"; done
+"""
+    begun(cli, "inside", "sh", "-c", script)
+    wait_for(lambda: "timed out" in output(cli, "inside"))
+    cli.ok("send", "inside", "text")
+    cli.ok("send", "inside", "--json", '{"a": [1]}')
+    cli.ok("send", "inside", "--eof")
+    assert cli("wait", "inside", "--timeout", "60s").returncode == 0
+    events = [e for e in cli.json("logs", "inside") if "offset" in e]
+    said = {event["type"]: event["data"] for event in events}
+    assert said["metric"] == {"loss": 0.3, "epoch": 4}
+    assert said["progress"] == {"done": 3, "total": 10, "text": "third"}
+    assert said["log"] == {"level": "warning", "text": "half way"}
+    assert said["message"] == "free text"
+    assert said["verdict"] == {"passed": True}
+    assert [line for line in output(cli, "inside").splitlines() if not line.startswith("natsproc")] == [
+        "timed out with 124", "received text", 'received {"a":[1]}'
+    ]  # fmt: skip
+
+
+def test_emit_outside_says_where_it_belongs(cli: Cli) -> None:
+    done = cli("emit", "metric", "loss=1")
+    assert done.returncode == 3
+    assert "natsproc run" in done.stderr
+
+
+def test_the_first_run_starts_the_embedded_server_and_says_so(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    assert cli("ps").returncode == 4
+    try:
+        done = cli("run", "--id", "first", "--", "echo", "hello")
+        assert (done.returncode, done.stdout) == (0, "hello\n")
+        assert done.stderr.startswith("natsproc: started a nats-server")
+        done = cli("run", "--id", "second", "--", "echo", "again")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "again\n", "")
+        assert cli.ok("ps", "-a", "-o", "id").split() == ["first", "second"]
+    finally:
+        cli("down")
+    assert cli("ps").returncode == 4
+
+
+def test_a_detached_run_holds_nothing_open(cli: Cli) -> None:
+    ours, theirs = os.pipe()
+    with cli.started(
+        "run", "--detach", "--id", "quiet", "--", "sleep", "1000", stdout=theirs, stderr=theirs
+    ) as run:
+        os.close(theirs)
+        assert run.wait(30) == 0
+        deadline = time.monotonic() + 20
+        with open(ours, "rb") as reading:
+            assert reading.read() == b"quiet\n"  # to the end of file
+        assert time.monotonic() < deadline
+    cli.ok("kill", "quiet")

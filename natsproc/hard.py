@@ -4,6 +4,9 @@ In the main thread by a signal, whose handler runs between any two instructions 
 so can ask first whose code it has interrupted. SIGURG, because it is ignored by default and nobody's key.
 In other threads by `PyThreadState_SetAsyncExc`, which asks nobody and waits for a blocking call to return.
 A long call into C is left alone by both until it returns.
+
+CPython 3.12 and 3.13 compile some loops so that the jump back lies outside every `with` of their own function.
+Hit on the very jump, such code is stopped at the next scope out, in a calling function.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ _previous: Any = signal.SIG_DFL
 
 
 class Shield:
-    """Code that a HardInterrupt must not tear apart: it lands behind. Short stretches only, no waiting."""
+    """Code that must not be torn apart, such as what holds a lock that others wait for: it is hit behind.
+
+    For short stretches that don't wait.
+    """
 
     def __init__(self) -> None:
         self._depth: dict[int, int] = {}
@@ -38,14 +44,28 @@ class Shield:
 
     def __exit__(self, *_: object) -> None:
         ident = threading.get_ident()
-        if self._depth[ident] == 1:
+        self._depth[ident] -= 1
+        if not self._depth[ident]:
             del self._depth[ident]
-        else:
-            self._depth[ident] -= 1
 
     def held(self, ident: int) -> bool:
         """Whether that thread is inside."""
         return ident in self._depth
+
+
+shield = Shield()
+
+
+class ShieldedCondition(threading.Condition):
+    """A condition whose lock no HardInterrupt can leave locked."""
+
+    def __enter__(self) -> bool:
+        shield.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        shield.__exit__()
 
 
 def current_task() -> asyncio.Task[Any] | None:
@@ -88,9 +108,13 @@ def strike(claim: Claim) -> None:
 def _on_signal(number: int, frame: FrameType | None) -> None:
     if callable(_previous):
         _previous(number, frame)
-    claims = _claims[:]
-    _claims.clear()  # who is not asked now, or says no, strikes again
-    if any(claim() for claim in claims):
+    if shield.held(threading.get_ident()):
+        return
+    with shield:  # from the next signal, too
+        claims = _claims[:]
+        _claims.clear()  # who is not asked now, or says no, strikes again
+        hit = any(claim() for claim in claims)
+    if hit:
         raise HardInterrupt
 
 

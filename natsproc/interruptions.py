@@ -47,7 +47,6 @@ class Interruptions:
         on_scope_exit: Callable[[Interrupted], None] | None = None,
     ) -> None:
         self.on_scope_exit = on_scope_exit
-        self.shield = force.Shield()  #: for short code that a hard interrupt must not tear apart
         self._loop = loop
         self._thread = 0  # the one that runs the function, or its loop
         self._main: Scope[Any] | None = None
@@ -62,7 +61,7 @@ class Interruptions:
         self.paused = False
         self._orders.clear()
         self._resumed = asyncio.Event()
-        self._changed = threading.Condition()  # reentrant, as a signal's handler may come in between
+        self._changed = force.ShieldedCondition()  # reentrant, as a signal's handler may come in between
 
     # For the code of the process.
 
@@ -168,7 +167,7 @@ class Interruptions:
     # Scopes, as they open, fire and close.
 
     def enter(self, scope: Scope[Any], runner: asyncio.Task[Any] | int) -> None:
-        with self.shield, self._changed:
+        with self._changed:
             scope.runner, scope.outer, scope.open = runner, innermost.get(), True
             innermost.set(scope)
             if not scope.main:
@@ -207,7 +206,7 @@ class Interruptions:
     def _fire(self, order: Order, running: asyncio.Task[Any] | None = None) -> None:
         """Decide which scopes it is for; the task that is `running` learns of it by an exception instead."""
         with self._changed:
-            if self._main is None or order.open is not None or order.future.done():
+            if self._main is None or order.open is not None or order.settled:
                 return
             live = [
                 scope for scope in self._scopes if isinstance(scope, ThreadScope) or not scope.runner.done()
@@ -276,7 +275,7 @@ class Interruptions:
         if force.by_signal(ident):
             force.strike(partial(self._is_hit, order))
             return False
-        if self.shield.held(ident):
+        if force.shield.held(ident):
             return False
         order.remark = BEST_EFFORT
         force.raise_in(ident)
@@ -289,7 +288,7 @@ class Interruptions:
     def _is_hit(self, order: Order) -> bool:
         """Asked by the signal's handler: has it interrupted the code that the order is for?"""
         ident = threading.get_ident()
-        if order.future.done() or self.shield.held(ident):
+        if order.settled:
             return False
         if order.open is not None:
             hit = [scope for scope in list(order.open) if scope.runner == ident and not scope.told]

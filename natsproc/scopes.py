@@ -48,6 +48,7 @@ class Order:
         self.future: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
         self.open: set[Scope[Any]] | None = None  #: scopes it fired and nobody left yet; None: not fired yet
         self.raised = False  #: a scope has raised it
+        self.settled = False
         self.remark = ""
 
     def left(self, scope: Scope[Any], raised: bool, otherwise: Outcome = OVERRULED) -> None:
@@ -63,7 +64,8 @@ class Order:
 
     def settle(self, otherwise: Outcome) -> None:
         """Say what became of it; only the first word counts."""
-        if not self.future.done():
+        if not self.settled:
+            self.settled = True
             self.future.set_result(Outcome("applied", self.remark) if self.raised else otherwise)
 
 
@@ -133,15 +135,15 @@ class TaskScope(Scope["asyncio.Task[Any]"]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self.owner.shield:
+        with hard.shield:
             self._left_by(hard.current_task())
             if _holds(error, HardInterrupt):
                 self.owner.fire_all(self.runner)
         if self.cancels:
-            # The cancellation may be under way still, or 3.11's wait_for has swallowed it: let it come.
+            # The cancellation may be under way still; caught here, it can't hit what comes after the scope.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
-        with self.owner.shield:
+        with hard.shield:
             self.owner.leave(self)
             for _ in range(self.cancels):
                 self.runner.uncancel()
@@ -161,11 +163,12 @@ class ThreadScope(Scope[int]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._left_by(threading.get_ident())
-        try:
-            self._leave(error)
-        except HardInterrupt as late:  # meant for the code inside, raised here
-            self._leave(late)
+        with hard.shield:
+            self._left_by(threading.get_ident())
+            try:
+                self._leave(error)
+            except HardInterrupt as late:  # in a thread where no shield is sure to hold
+                self._leave(late)
 
     def _leave(self, error: BaseException | None) -> None:
         self.owner.leave(self)

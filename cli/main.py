@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
 from importlib import import_module
@@ -121,10 +122,19 @@ def build() -> Any:
     return typer.main.get_command(app)
 
 
+def _prepare_streams() -> None:
+    """Make sure that there is a stdout and a stderr, and that no character is too much for them."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell, as with >&-
+            setattr(sys, name, open(os.devnull, "w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         code = build().main(
             args=arguments or sys.argv[1:] or ["--help"], prog_name="natsproc", standalone_mode=False

@@ -232,6 +232,26 @@ async def test_an_entry_lost_from_a_direct_get_is_never_skipped_in_silence(serve
     await connection.close()
 
 
+async def test_a_replica_that_lacks_entries_is_never_believed(connection, history):
+    """A mirror answers direct gets in turn with its stream, and this one has nothing of the process."""
+    log = RawLog(connection, NAMES, A)
+    await log.emit(90)
+    mirror = {"name": NAMES.event_stream, "filter_subject": NAMES.events(B)}
+    body = {"name": "LACKING", "mirror": mirror, "mirror_direct": True, "allow_direct": True}
+    await connection.api("STREAM.CREATE.LACKING", body)
+    await connection.store(NAMES.events(B), b"so that it has caught up, and joins in")
+    found: list[list[int]] = []
+    failures: list[str] = []
+    async with asyncio.timeout(30):
+        while not (found and failures):
+            try:
+                found.append(offsets(await collect(history, log.subject)))
+            except ReadFailed as error:
+                failures.append(str(error))
+    assert all(entries == list(range(1, 91)) for entries in found)
+    assert all("lacks position" in failure for failure in failures)
+
+
 async def test_a_trimmed_end_is_the_end(connection, history):
     log = RawLog(connection, NAMES, A)
     await log.emit(3000)

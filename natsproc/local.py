@@ -15,7 +15,6 @@ import socket
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +23,7 @@ from natsproc.errors import BadPayload, Error, NoSuchProcess, TimedOut, Unreacha
 from natsproc.protocol.messages import Json, Message, decode_object, encode
 from natsproc.protocol.names import Address
 
-from .speaking import BlockingSpeaking, Speaking, typed
+from .speaking import BlockingSpeaking, Speaking, as_model, typed
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -128,15 +127,7 @@ class CurrentProcess(BlockingSpeaking):
         raw = self._hearing.ask({"do": "receive", "timeout": timeout})["message"]
         if raw is None:
             raise TimedOut(f"{self.address} received nothing within {timeout:g} s")
-        message = Message(**raw)
-        if model is None:
-            return message
-        try:
-            return replace(message, data=model.model_validate(message.data))
-        except ValueError as error:
-            raise BadPayload(
-                f"message {message.id} from {message.sender} is no {model.__name__}: {error}"
-            ) from None
+        return as_model(Message(**raw), model)
 
     def inbox(self, model: type[M] | None = None) -> Iterator[Message]:
         """See `Process.inbox`."""
@@ -170,13 +161,20 @@ class AsyncCurrentProcess(Speaking):
 class LocalServer:
     """The wrapper's end, on the loop that it was started in.
 
-    `asked` says whether the program has ever asked to receive: from then on `take` gets the messages.
+    `asked` says whether the program has ever asked to receive: from then on it is given what `take` returns.
+    Events wait for `settle`, so that they have their place behind what was printed before.
     """
 
-    def __init__(self, process: Process, take: Callable[[], Awaitable[Message]]) -> None:
+    def __init__(
+        self,
+        process: Process,
+        take: Callable[[], Awaitable[Message]],
+        settle: Callable[[], Awaitable[None]],
+    ) -> None:
         self.asked = False
         self._process = process
         self._take = take
+        self._settle = settle
 
     async def start(self) -> str:
         """Listen, and return the path to put into `NATSPROC_SOCKET`."""
@@ -219,6 +217,7 @@ class LocalServer:
             match asked.get("do"):
                 case "emit":
                     name = str(asked.get("type", ""))
+                    await self._settle()
                     data, cause = asked.get("data"), asked.get("cause")
                     return {"offset": await self._process.emit(name, data, cause=cause)}
                 case "receive":

@@ -135,8 +135,9 @@ class Guard:
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
+        sweep = SWEEP_SECONDS
         while self._reap():
-            ready = poll.poll(1000 * (SWEEP_SECONDS if self._killing else PARENT_CHECK_SECONDS))
+            ready = poll.poll(1000 * (sweep if self._killing else PARENT_CHECK_SECONDS))
             for descriptor, _ in ready:
                 if descriptor == self._channel and not self._hear():
                     poll.unregister(self._channel)
@@ -145,6 +146,7 @@ class Guard:
             if self._killing or os.getppid() != self._parent:
                 self._killing = True
                 self._signal(signal.SIGKILL)
+                sweep = min(sweep * 1.1, PARENT_CHECK_SECONDS)  # another user's may never go
         self._say("gone", 0)
 
     def _reap(self) -> bool:
@@ -178,8 +180,9 @@ class Guard:
         return bool(data)
 
     def _groups(self) -> list[int]:
-        """The process groups of all members, those of parents first."""
-        return list(dict.fromkeys(group for group, _ in descendants(os.getpid()).values()))
+        """The process groups of all members, those of parents first. Never our own, where `ps` runs."""
+        groups = dict.fromkeys(group for group, _ in descendants(os.getpid()).values())
+        return [group for group in groups if group != os.getpgrp()]
 
     def _signal(self, number: int) -> int:
         groups = self._groups()
@@ -211,7 +214,7 @@ class Guard:
 
     def _running(self, told: set[int]) -> list[int]:
         members = descendants(os.getpid()).values()
-        return [group for group, state in members if state not in "TtZX" and not (state == "D" and group in told)]
+        return [group for group, state in members if state not in ("TtZXD" if group in told else "TtZX")]
 
     def _resume(self) -> int:
         self._to(self._groups()[::-1], signal.SIGCONT)

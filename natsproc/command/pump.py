@@ -12,6 +12,8 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 
 LIMIT = 16 * 1024  # bytes of one event
 GATHER_SECONDS = 0.005  # between two events, so that a line each does not become an event each
@@ -86,9 +88,9 @@ class Chunker:
             return self._taken + GATHER_SECONDS
         return self._since + PARTIAL_SECONDS
 
-    def take(self, now: float, *, end: bool = False) -> list[str | bytes]:
-        """Take the chunks that are due at time `now`, or with `end` all that is left."""
-        if not end and (self.due is None or now < self.due):
+    def take(self, now: float, *, lines: bool = False, end: bool = False) -> list[str | bytes]:
+        """Take the chunks that are due at time `now`, with `lines` all whole lines, or with `end` all that is left."""
+        if not lines and not end and (self.due is None or now < self.due):
             return []
         partial = end or (self._since is not None and now >= self._since + PARTIAL_SECONDS)
         chunks = []
@@ -158,36 +160,68 @@ class Pump(threading.Thread):
         self._deliver = deliver
         self._echo = echo
         self._tell = tell
-        self._stopped, self._stopper = os.pipe()
-        self._closing = threading.Lock()
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._woken, False)
         self._chunker = Chunker(limit)
+        self._lock = threading.Lock()  # over what follows
+        self._ended = self._stopping = False
+        self._waiting: list[Future[None]] = []
 
     def stop(self) -> None:
         """Read what is there now, and no longer: somebody else holds the stream open."""
-        with self._closing:
-            if self._stopper >= 0:
-                os.write(self._stopper, b".")
+        with self._lock:
+            self._stopping = True
+            self._wake()
+
+    def settled(self) -> Future[None]:
+        """Done once every whole line that was written before this call is delivered."""
+        future: Future[None] = Future()
+        with self._lock:
+            self._waiting.append(future)
+            self._wake()
+        return future
+
+    def _wake(self) -> None:
+        if self._ended:
+            self._settle(self._waiting)
+        else:
+            os.write(self._waker, b".")
+
+    @staticmethod
+    def _settle(waiting: list[Future[None]]) -> None:
+        while waiting:
+            if (future := waiting.pop()).set_running_or_notify_cancel():
+                future.set_result(None)
 
     def run(self) -> None:
-        poll = select.poll()
-        poll.register(self._source, select.POLLIN)
-        poll.register(self._stopped, select.POLLIN)
+        source, either = select.poll(), select.poll()
+        source.register(self._source, select.POLLIN)
+        either.register(self._source, select.POLLIN)
+        either.register(self._woken, select.POLLIN)
+        waiting: list[Future[None]] = []
         reads = LAST_READS
         while reads:
             due = self._chunker.due
-            ready = dict(poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000))
-            reads -= self._stopped in ready
-            if self._source in ready:
+            either.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000)
+            with self._lock, suppress(BlockingIOError):
+                stopping, waiting, self._waiting = self._stopping, self._waiting, waiting
+                os.read(self._woken, 4096)
+            # looked at after those who wait were, whose output has to be read
+            if source.poll(0):
                 if not self._read():
                     break
-            elif self._stopped in ready:
+            elif stopping:
                 break
-            self._give(self._chunker.take(time.monotonic()))
-        with self._closing:
-            for descriptor in (self._source, self._stopped, self._stopper):
-                os.close(descriptor)
-            self._stopper = -1
+            self._give(self._chunker.take(time.monotonic(), lines=bool(waiting)))
+            self._settle(waiting)
+            reads -= stopping
+        os.close(self._source)
         self._give(self._chunker.take(time.monotonic(), end=True))
+        with self._lock:
+            self._ended = True
+            self._settle(waiting + self._waiting)
+            os.close(self._woken)
+            os.close(self._waker)
         self._tell()
 
     def _read(self) -> bool:

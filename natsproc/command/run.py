@@ -7,9 +7,10 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
+from natsproc.errors import Error
 from natsproc.interruptions import Interruptions
 from natsproc.local import ADDRESS
 from natsproc.node import Hosted, Spec
@@ -68,8 +69,13 @@ async def run_command(
         return hosted, runner
 
     async def finish() -> Ended:
-        ended = await runner.run()
-        await hosted.end(runner.status(ended), ended.code, signal=ended.signal, error=ended.error)
+        try:
+            ended = await runner.run()
+        except Exception as error:
+            with suppress(Error):  # if it can still be written at all
+                await hosted.end("failed", 1, error=str(error))
+            raise
+        await hosted.end(runner.status, ended.code, signal=ended.signal, error=ended.error)
         return ended
 
     hosted, runner = await mesh.io.call(begin())

@@ -10,10 +10,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from natsproc import local
@@ -57,6 +56,7 @@ class Runner:
     """Runs one command, and is what commands to its address act on. Lives on the I/O thread."""
 
     def __init__(self, process: Process, wrapped: Wrapped, limit: int = LIMIT) -> None:
+        self.status = "failed"  #: what the terminal event says
         self.started: Callable[[], object] = lambda: None  #: called once the command runs
         self._process = process
         self._wrapped = wrapped
@@ -70,80 +70,79 @@ class Runner:
         self._terminal: Terminal | None = None
         self._screen: Screen | None = None
         self._messages: Handoff[Message] = Handoff()  # for the program to receive
-        self._local = local.LocalServer(process, self._messages.take)
+        self._local = local.LocalServer(process, self._messages.take, self._settle)
         self._delays: dict[object, float] = {}
         self._stopped_by = ""  # cancelled or killed, once one of them was asked for
         self._grace_ends = 0.0
         self._paused = False
-
-    def status(self, ended: Ended) -> str:
-        """What the terminal event says."""
-        if self._stopped_by:
-            return self._stopped_by
-        if ended.code == 128 + signal.SIGINT:
-            return "interrupted"
-        return "failed" if ended.code else "completed"
 
     async def run(self) -> Ended:
         """Run it until nothing of it is left and all that it said is written.
 
         Raises: what writing its output raised, OwnershipLost above all; by then nothing of it runs any more.
         """
-        path = await self._local.start()
-        reading = asyncio.create_task(self._read_inbox())
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._local.close)
+            path = await self._local.start()
+            reading = asyncio.create_task(self._read_inbox())
+            stack.callback(reading.cancel)
             try:
-                self._session = await self._start(path)
+                self._session = await self._start(path, stack)
             except OSError as error:
                 code = NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
-                return Ended(
-                    code, error=f"{error.filename or self._wrapped.argv[0]}: {error.strerror or error}"
-                )
+                return Ended(code, error=f"{self._wrapped.argv[0]}: {error.strerror or error}")
             finally:
                 self._tried.set()
+            stack.push_async_callback(self._session.close)
             self.started()
             if self._wrapped.stdin is not None:
                 self._feeder.pass_on(self._wrapped.stdin)
             return await self._to_the_end(self._session)
-        finally:
-            reading.cancel()
-            await self._clean_up()
 
-    async def _start(self, socket: str) -> Session:
+    async def _start(self, socket: str, stack: AsyncExitStack) -> Session:
         wrapped = self._wrapped
         env = dict(os.environ if wrapped.env is None else wrapped.env)
         env |= {local.ADDRESS: str(self._process.address), local.SOCKET: socket}
         env.setdefault("PYTHONUNBUFFERED", "1")
-        start = partial(Session.start, wrapped.argv, env=env, cwd=wrapped.cwd)
-        if wrapped.pty:
-            from .screen import Screen
+        with ExitStack() as theirs:  # the program's ends, which we close once it has them
+            if wrapped.pty:
+                if env.get("TERM", "dumb") == "dumb":
+                    env["TERM"] = "xterm-256color"
+                into, out, err = await self._open_terminal(stack, theirs)
+            else:
+                into, ours = os.pipe()
+                theirs.callback(os.close, into)
+                self._feeder = await Feeder.open(ours)
+                out = self._pipe("stdout", 1, theirs)
+                err = out if wrapped.merge else self._pipe("stderr", 2, theirs)
+            stack.callback(self._feeder.close)
+            return await Session.start(
+                wrapped.argv,
+                stdin=into,
+                stdout=out,
+                stderr=err,
+                env=env,
+                cwd=wrapped.cwd,
+                terminal=wrapped.pty,
+            )
 
-            size = wrapped.size or Size.of(1) or Size()
-            terminal = self._terminal = Terminal(size)
-            self._screen = Screen(size)
-            if env.get("TERM", "dumb") == "dumb":
-                env["TERM"] = "xterm-256color"
-            self._feeder = await Feeder.open(os.dup(terminal.master), terminal)
-            self._pump(os.dup(terminal.master), "stdout", 1)
-            try:
-                slave = terminal.slave
-                return await start(stdin=slave, stdout=slave, stderr=slave, terminal=True)
-            finally:
-                os.close(slave)
-        theirs, ours = os.pipe()
-        self._feeder = await Feeder.open(ours)
-        stdout = self._pipe("stdout", 1)
-        stderr = os.dup(stdout) if wrapped.merge else self._pipe("stderr", 2)
-        try:
-            return await start(stdin=theirs, stdout=stdout, stderr=stderr)
-        finally:
-            for descriptor in (theirs, stdout, stderr):
-                os.close(descriptor)
+    async def _open_terminal(self, stack: AsyncExitStack, theirs: ExitStack) -> tuple[int, int, int]:
+        from .screen import Screen
 
-    def _pipe(self, stream: str, echo: int) -> int:
-        ours, theirs = os.pipe()
-        self._pump(ours, stream, echo)
-        return theirs
+        size = self._wrapped.size or Size.of(1) or Size()
+        terminal = self._terminal = Terminal(size)
+        stack.callback(terminal.close)
+        theirs.callback(os.close, terminal.slave)
+        self._screen = Screen(size)
+        self._feeder = await Feeder.open(os.dup(terminal.master), terminal)
+        self._pump(os.dup(terminal.master), "stdout", 1)
+        return terminal.slave, terminal.slave, terminal.slave
+
+    def _pipe(self, stream: str, echo: int, theirs: ExitStack) -> int:
+        source, into = os.pipe()
+        theirs.callback(os.close, into)
+        self._pump(source, stream, echo)
+        return into
 
     def _pump(self, source: int, stream: str, echo: int) -> None:
         def tell() -> None:
@@ -159,6 +158,11 @@ class Runner:
         offset = self._process.sync.output(chunk, stream)
         if self._screen:
             self._screen.feed(chunk.encode() if isinstance(chunk, str) else chunk, offset)
+
+    async def _settle(self) -> None:
+        """What the program says through its socket comes behind what it has printed."""
+        for pump in self._pumps:
+            await asyncio.wrap_future(pump.settled())
 
     def _heard_of(self, pump: Pump) -> None:
         if pump.failed:
@@ -177,6 +181,12 @@ class Runner:
         if not main.done():
             await session.kill()
         ended = await main
+        if self._stopped_by:
+            self.status = self._stopped_by
+        elif ended.code == 128 + signal.SIGINT:
+            self.status = "interrupted"
+        elif not ended.code:
+            self.status = "completed"
         left: list[int] = []
         if not await session.gone(max(self._wrapped.linger, self._grace_ends - self._loop.time())):
             left = session.members()
@@ -188,18 +198,9 @@ class Runner:
         if self._failure.done():
             self._failure.result()
         if left:
-            await self._process.log(
-                f"{len(left)} OS processes that the command left behind were ended", "warning"
-            )
+            text = f"{len(left)} OS processes that the command left behind were ended"
+            await self._process.log(text, "warning")
         return ended
-
-    async def _clean_up(self) -> None:
-        if self._session:
-            await self._session.close()
-        self._feeder.close()
-        if self._terminal:
-            os.close(self._terminal.master)
-        await self._local.close()
 
     # What comes from outside: messages, commands and questions.
 
@@ -261,12 +262,9 @@ class Runner:
                 return await self._interrupt(session, command)
             case "pause":
                 self._paused = True
-                running = await session.pause()
-                return (
-                    Outcome("unconfirmed", f"{running} OS processes have not stopped yet")
-                    if running
-                    else Outcome()
-                )
+                if running := await session.pause():
+                    return Outcome("unconfirmed", f"{running} of its OS processes have not stopped yet")
+                return Outcome()
             case "resume":
                 self._paused = False
                 await session.resume()
@@ -283,9 +281,7 @@ class Runner:
                 return Outcome("refused", f"a wrapped command cannot {verb}")
         if gone:
             return Outcome()
-        return Outcome(
-            "unconfirmed", f"SIGKILL was sent, but the OS has not let go of {session.members()} yet"
-        )
+        return Outcome("unconfirmed", f"after SIGKILL the OS has not let go of {session.members()} yet")
 
     async def _interrupt(self, session: Session, command: Command) -> Outcome:
         if self._terminal:
@@ -301,12 +297,9 @@ class Runner:
         return await asyncio.to_thread(self._describe)
 
     def _describe(self) -> dict[str, Any]:
-        members = list(map(_usage, self._session.members() if self._session else ()))
-        found = {
-            "command": self._wrapped.argv,
-            "paused": self._paused,
-            "members": list(filter(None, members)),
-        }
+        pids = self._session.members() if self._session else []
+        members = [usage for usage in map(_usage, pids) if usage]
+        found = {"command": self._wrapped.argv, "paused": self._paused, "members": members}
         return found | ({"screen": self._screen.snapshot()} if self._screen else {})
 
 

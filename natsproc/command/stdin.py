@@ -44,8 +44,9 @@ class Feeder:
         """Write as soon as the command reads; False if nothing can reach it any more."""
         if self._writer.is_closing():
             return False
-        self._writer.write(data)
-        self._within_line = not data.endswith(b"\n")
+        if data:
+            self._writer.write(data)
+            self._within_line = not data.endswith(b"\n")
         return True
 
     async def room(self) -> None:

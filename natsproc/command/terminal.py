@@ -46,6 +46,11 @@ class Terminal:
         self.master, self.slave = os.openpty()
         self.resize(size)
 
+    def close(self) -> None:
+        """Close our end; whatever still holds the other gets SIGHUP."""
+        os.close(self.master)
+        self.master = -1
+
     def resize(self, size: Size) -> None:
         """Change the window's size; the program gets SIGWINCH."""
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
@@ -64,11 +69,8 @@ class Terminal:
 
     def end_of_input(self, within_line: bool) -> bytes:
         """What has to be typed to end the program's input; within a line it takes two."""
-        return self._character(termios.VEOF) * (2 if within_line else 1)
-
-    def _character(self, index: int) -> bytes:
-        character: bytes = termios.tcgetattr(self.master)[6][index]
-        return character
+        key: bytes = termios.tcgetattr(self.master)[6][termios.VEOF]
+        return key * (2 if within_line else 1)
 
 
 @contextlib.contextmanager

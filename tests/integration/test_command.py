@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pyte
 import pytest
 from harness import running
+from wrapping import DEADLINE, Job, make_mesh, text
 
 import natsproc
-from natsproc.bus import inbox, streams
-from natsproc.bus.connection import Connection, Endpoint
-from natsproc.command.run import run_command
-from natsproc.command.runner import Wrapped
 from natsproc.command.terminal import Size
-from natsproc.protocol.names import Names, new_token
-
-DEADLINE = 60.0
-
-
-async def make_mesh(url: str) -> None:
-    connection = await Connection.open(Endpoint((url,)))
-    await streams.setup(connection, Names())
-    await connection.close()
+from natsproc.protocol.names import new_token
 
 
 @pytest.fixture(scope="module")
@@ -42,73 +29,6 @@ def bus(tmp_path_factory):
 async def mesh(bus):
     async with natsproc.connect(bus.url, sender="owner") as mesh:
         yield mesh
-
-
-class Job:
-    """A command that runs in the background of a test, seen through its handle."""
-
-    def __init__(self, mesh: natsproc.Mesh, *argv: str, **options: Any) -> None:
-        self.id = f"job-{new_token(8)}"
-        self.handle = mesh.process(self.id)
-        wrapped = Wrapped(argv, **{"echo": False, "linger": 0.5, **options})
-        self.task = asyncio.create_task(run_command(mesh, wrapped, id=self.id))
-
-    async def __aenter__(self) -> Job:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if not self.task.done():
-            self.task.cancel()
-        await asyncio.wait([self.task], timeout=DEADLINE)
-
-    async def ended(self) -> Any:
-        async with asyncio.timeout(DEADLINE):
-            return await self.task
-
-    async def events(self, kind: str = "") -> list[natsproc.Event]:
-        """All events of a job that has ended, or those of one type."""
-        return [e async for e in self.handle.tail() if isinstance(e, natsproc.Event) and kind in ("", e.type)]
-
-    async def written(self, stream: str = "stdout") -> bytes:
-        """What the log of a job that has ended holds of a stream."""
-        return b"".join(
-            [text(event) for event in await self.events("output") if event.data["stream"] == stream]
-        )
-
-    async def begun(self) -> None:
-        """Wait until the mesh knows it."""
-        async with asyncio.timeout(DEADLINE):
-            while not any(info.address.id == self.id for info in await self.handle.mesh.list()):
-                await asyncio.sleep(0.01)
-
-    async def shows(self, what: str) -> None:
-        """Wait until it has written something."""
-        seen = b""
-        async with asyncio.timeout(DEADLINE):
-            while not self.task.done():
-                try:
-                    async for event in self.handle.tail(types=["output"]):
-                        if isinstance(event, natsproc.Event):
-                            seen += text(event)
-                            if what.encode() in seen:
-                                return
-                except natsproc.NoSuchProcess:
-                    await asyncio.sleep(0.01)
-        raise AssertionError(f"{what!r} is not in {seen!r}; {self.task}")
-
-    async def type(self, data: Any, kind: str) -> None:
-        """Send a message of another kind, as `natsproc attach` does."""
-        mesh = self.handle.mesh
-        await mesh.io.call(inbox.send(mesh.connection, mesh.names, self.handle.address, data, kind=kind))
-
-    async def terminal_event(self) -> dict[str, Any]:
-        (event,) = await self.events("exited")
-        return event.data
-
-
-def text(event: natsproc.Event) -> bytes:
-    data = event.data
-    return data["text"].encode() if "text" in data else base64.b64decode(data["base64"])
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -344,6 +264,27 @@ proc.flush()
         assert "natsproc's own" in said[1]
         assert said[2]["size"] > said[2]["limit"] > 0
         assert said[-1] == {"got": {"lr": 0.1}, "from": "owner"}
+
+
+async def test_what_a_program_prints_and_emits_keeps_its_order(mesh):
+    code = """
+import natsproc
+proc = natsproc.current()
+for n in range(200):
+    print("line", n, "and", end=" ")
+    print("its end")
+    proc.metric(n=n)
+"""
+    async with Job(mesh, *python(code)) as job:
+        await job.ended()
+        printed, n = b"", 0
+        for event in await job.events():
+            if event.type == "output":
+                printed += text(event)
+            elif event.type == "metric":
+                assert printed.endswith(b"line %d and its end\n" % n)
+                n += 1
+        assert n == 200
 
 
 async def tailed(job: Job) -> list[natsproc.Event]:

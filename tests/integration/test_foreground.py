@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -17,30 +15,9 @@ from typing import Any
 import pexpect
 import pytest
 from harness import running, wait_for
+from wrapping import Shell, make_mesh
 
-import natsproc
-from natsproc.bus import streams
-from natsproc.bus.connection import Connection, Endpoint
 from natsproc.command.run import IMPATIENCE_SECONDS
-from natsproc.protocol.names import Names, new_token
-
-WRAPPER = """
-import asyncio, json, sys, natsproc
-from natsproc.command.run import run_command
-from natsproc.command.runner import Wrapped
-
-async def main(url, id, options, *argv):
-    async with natsproc.connect(url, sender="owner") as mesh:
-        return await run_command(mesh, Wrapped(argv, **json.loads(options)), id=id, foreground=True)
-
-sys.exit(asyncio.run(main(*sys.argv[1:])).code)
-"""
-
-
-async def make_mesh(url: str) -> None:
-    connection = await Connection.open(Endpoint((url,)))
-    await streams.setup(connection, Names())
-    await connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -48,44 +25,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running(tmp_path_factory.mktemp("nats")) as server:
         asyncio.run(make_mesh(server.url))
         yield server.url
-
-
-class Shell:
-    """Starts natsproc as a shell would."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.id = f"job-{new_token(8)}"
-
-    def argv(self, *command: str, **options: Any) -> list[str]:
-        return [sys.executable, "-c", WRAPPER, self.url, self.id, json.dumps(options), *command]
-
-    @contextlib.contextmanager
-    def started(
-        self, *command: str, stdin: int = subprocess.DEVNULL, **options: Any
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(self.argv(*command, **options), stdin=stdin, stdout=pipe, stderr=pipe)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.communicate(timeout=30)
-
-    def send(self, text: str) -> None:
-        async def send() -> None:
-            async with natsproc.connect(self.url) as mesh:
-                await mesh.process(self.id).send(text)
-
-        asyncio.run(asyncio.wait_for(send(), 60))
-
-    def events(self) -> list[natsproc.Event]:
-        async def read() -> list[natsproc.Event]:
-            async with natsproc.connect(self.url) as mesh:
-                tail = mesh.process(self.id).tail()
-                return [item async for item in tail if isinstance(item, natsproc.Event)]
-
-        return asyncio.run(asyncio.wait_for(read(), 60))
 
 
 @pytest.fixture

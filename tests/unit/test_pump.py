@@ -207,3 +207,21 @@ def test_a_closed_echo_closes_the_stream_as_a_closed_pipe_does() -> None:
     assert out == ["line\n"]
     os.close(write)
     os.close(echo)
+
+
+def test_settled_means_that_whole_lines_written_before_are_delivered() -> None:
+    read, write = os.pipe()
+    out: list[str | bytes] = []
+    pump = Pump(read, "stdout", lambda chunk, _: out.append(chunk))
+    pump.start()
+    expected = b""
+    for number in range(200):
+        os.write(write, b"%d\npart" % number)
+        pump.settled().result(20)
+        expected += b"%d\n" % number
+        assert b"".join(map(raw, out)).startswith(expected)
+        expected += b"part"
+    pump.settled().cancel()
+    os.close(write)
+    pump.join(20)
+    pump.settled().result(20)

@@ -1,0 +1,67 @@
+"""Wrapped commands while the bus or their ownership fails them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from harness import Server, wait_for
+from wrapping import Job, Shell, make_mesh
+
+import natsproc
+from natsproc.protocol.names import key_of
+
+FLOOD = "touch {folder}/$BASHPID; exec seq 1 1000000000"
+
+
+def written(pid: int) -> int:
+    """How many bytes a process has written."""
+    return int(Path(f"/proc/{pid}/io").read_text().split("wchar: ")[1].split()[0])
+
+
+def blocked(pid: int) -> bool:
+    """Whether a process that only writes waits for its reader."""
+    before = written(pid)
+    time.sleep(0.3)
+    return 0 < before == written(pid)
+
+
+def test_ctrl_c_works_while_the_bus_is_blocked(server: Server, tmp_path: Path) -> None:
+    asyncio.run(make_mesh(server.url))
+    folder = tmp_path / "pids"
+    folder.mkdir()
+    shell = Shell(server.url)
+    with shell.started("bash", "-c", FLOOD.format(folder=folder), echo=False) as process:
+        wait_for(lambda: list(folder.iterdir()), 60, "the command")
+        (pid,) = [int(file.name) for file in folder.iterdir()]
+        server.freeze()
+        try:
+            wait_for(lambda: blocked(pid), 60, "a full buffer")
+            process.send_signal(signal.SIGINT)
+            wait_for(lambda: not Path(f"/proc/{pid}").exists(), 30, "the end of the command")
+            assert process.poll() is None  # what it said is not stored yet
+        finally:
+            server.thaw()
+        assert process.wait(60) == 130
+    assert shell.events()[-1].data["status"] == "interrupted"
+
+
+async def test_a_command_whose_address_was_taken_over_is_ended(server: Server) -> None:
+    await make_mesh(server.url)
+    script = "while :; do echo tick; sleep 0.05; done"
+    async with natsproc.connect(server.url) as mesh, Job(mesh, "sh", "-c", script) as job:
+        await job.shows("tick")
+        pid = int((await job.handle.inspect())["members"][0]["pid"])
+        key = f"$KV.{mesh.names.claims}.{key_of(job.handle.address)}"
+        thief = b'{"nonce":"other","node":"other","run":1,"ended":false,"cuts":[]}'
+        await mesh.io.call(mesh.connection.store(key, thief))
+        (hosted,) = (await mesh.node()).hosted.values()
+        with pytest.raises(natsproc.OwnershipLost):
+            await mesh.io.call(hosted.log.flush())
+        with pytest.raises(natsproc.OwnershipLost):
+            await job.ended()
+        assert not Path(f"/proc/{pid}").exists()
+        assert not (await mesh.node()).hosted

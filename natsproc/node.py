@@ -22,7 +22,7 @@ from natsproc.bus.inbox import InboxReader
 from natsproc.bus.log import EventLog
 from natsproc.bus.registry import LeaseKeeper, Registry
 from natsproc.bus.writer import Writer
-from natsproc.errors import Closed, Error
+from natsproc.errors import Closed, Error, TooLarge
 from natsproc.protocol.messages import Command, Lease, Message, Outcome, Receipt, Record, Status
 from natsproc.protocol.names import Address, Names, new_token, sanitize
 
@@ -198,7 +198,13 @@ class Hosted:
         """Append the event that records a command, and return its offset; at once where it takes effect."""
         data = {"command": command, "sender": sender, "reason": reason, "message": message, **more}
         kept = {name: value for name, value in data.items() if value not in (None, "")}
-        self._noted[command] = offset = self.log.append_lifecycle(kind, kept, cause=command)
+        try:
+            offset = self.log.append_lifecycle(kind, kept, cause=command)
+        except TooLarge:  # as a command it fits, as a part of an event it does not
+            offset = self.log.append_lifecycle(
+                kind, kept | {"message": None, "reason": reason[:1000]}, cause=command
+            )
+        self._noted[command] = offset
         return offset
 
     async def _record(self, command: Command, outcome: Outcome) -> Receipt:

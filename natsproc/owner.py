@@ -7,7 +7,6 @@ functions and threads.
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc.bus.handoff import Handoff
 from natsproc.bus.thread import IOThread
-from natsproc.errors import BadPayload, TimedOut
+from natsproc.errors import TimedOut, TooLarge
 from natsproc.interruptions import Interruptions
 from natsproc.protocol.messages import Json, Message
 from natsproc.protocol.names import Address
 
 from .node import Hosted
+from .speaking import BlockingSpeaking, Speaking, as_model, typed
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -82,59 +82,22 @@ class _Core:
     def _append(self, type: str | BaseModel, data: Json, cause: str | None) -> int:
         if self._io.forked:
             return 0  # a forked child neither hangs nor writes
-        if not isinstance(type, str):
-            data, type = type, _snake(type.__class__.__name__)
         self._appended += 1
-        return self._log.append(type, data, cause=cause)
+        return self._log.append(*typed(type, data), cause=cause)
 
     def _taken(self, message: Message) -> None:
-        data = {
-            "message": message.id,
-            "sender": message.sender,
-            "position": message.position,
-            "data": message.data,
-        }
-        self._log.append_lifecycle("received", data, cause=message.id)
+        what = {"message": message.id, "sender": message.sender, "position": message.position}
+        try:
+            self._log.append_lifecycle("received", {**what, "data": message.data}, cause=message.id)
+        except TooLarge:  # as a message it fits, as a part of an event it does not
+            self._log.append_lifecycle("received", what, cause=message.id)
 
     def _stream_name(self, name: str) -> str:
         count = self._streams[name] = self._streams.get(name, 0) + 1
         return name if count == 1 else f"{name}-{count}"
 
 
-def _snake(name: str) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
-
-
-def _output(text: str | bytes, stream: str) -> dict[str, str]:
-    if isinstance(text, str):
-        return {"stream": stream, "text": text}
-    try:
-        return {"stream": stream, "text": text.decode()}
-    except UnicodeDecodeError:
-        return {"stream": stream, "base64": base64.b64encode(text).decode()}
-
-
-def _progress(done: float, total: float | None, text: str) -> dict[str, Any]:
-    return {"done": done} | ({} if total is None else {"total": total}) | ({"text": text} if text else {})
-
-
-def _typed(message: Message, model: type[M] | None) -> Message:
-    """The message with its data as `model`. Raises: BadPayload."""
-    if model is None:
-        return message
-    from dataclasses import replace
-
-    from pydantic import ValidationError
-
-    try:
-        return replace(message, data=model.model_validate(message.data))
-    except ValidationError as error:
-        raise BadPayload(
-            f"message {message.id} from {message.sender} is no {model.__name__}: {error}"
-        ) from None
-
-
-class Process(_Core):
+class Process(_Core, Speaking):
     """A process as its own code sees it, in coroutines.
 
     Every method that writes returns the event's offset once the event has its place in the log's queue;
@@ -163,26 +126,6 @@ class Process(_Core):
             await asyncio.sleep(0)  # a loop that only writes can be interrupted, too
         return offset
 
-    async def output(self, text: str | bytes, stream: str = "stdout") -> int:
-        """Write text, or bytes, as a program would to `stream`."""
-        return await self.emit("output", _output(text, stream))
-
-    async def log(self, text: str, level: str = "info", **fields: Json) -> int:
-        """Write a line for people, with any further fields for programs."""
-        return await self.emit("log", {"level": level, "text": text, **fields})
-
-    async def progress(self, done: float, total: float | None = None, text: str = "") -> int:
-        """Say how far it is: `done` of `total` units, and what it is at."""
-        return await self.emit("progress", _progress(done, total, text))
-
-    async def metric(self, **values: float) -> int:
-        """Write named numbers, as in `await proc.metric(loss=0.31, accuracy=0.9)`."""
-        return await self.emit("metric", values)
-
-    async def message(self, data: Json) -> int:
-        """Write something that the process has to say, of any shape."""
-        return await self.emit("message", data)
-
     def stream(self, name: str = "text") -> TextStream:
         """Stream text piece by piece, as `async with proc.stream("answer") as s: await s.token("…")`.
 
@@ -204,7 +147,7 @@ class Process(_Core):
         except TimeoutError:
             raise TimedOut(f"{self.address} received nothing within {timeout:g} s") from None
         self._taken(message)
-        return _typed(message, model)
+        return as_model(message, model)
 
     async def inbox(self, model: type[M] | None = None) -> AsyncIterator[Message]:
         """Take one message after the other, for ever."""
@@ -230,7 +173,7 @@ class Process(_Core):
             await self._io.call(self._log.flush())
 
 
-class BlockingProcess(_Core):
+class BlockingProcess(_Core, BlockingSpeaking):
     """The blocking twin of `Process`: the same names, for plain functions and threads."""
 
     def __init__(
@@ -253,26 +196,6 @@ class BlockingProcess(_Core):
             self._io.wait(self._log.room())
         return offset
 
-    def output(self, text: str | bytes, stream: str = "stdout") -> int:
-        """See `Process.output`."""
-        return self.emit("output", _output(text, stream))
-
-    def log(self, text: str, level: str = "info", **fields: Json) -> int:
-        """See `Process.log`."""
-        return self.emit("log", {"level": level, "text": text, **fields})
-
-    def progress(self, done: float, total: float | None = None, text: str = "") -> int:
-        """See `Process.progress`."""
-        return self.emit("progress", _progress(done, total, text))
-
-    def metric(self, **values: float) -> int:
-        """See `Process.metric`."""
-        return self.emit("metric", values)
-
-    def message(self, data: Json) -> int:
-        """See `Process.message`."""
-        return self.emit("message", data)
-
     def stream(self, name: str = "text") -> BlockingTextStream:
         """See `Process.stream`; used as `with proc.stream("answer") as s: s.token("…")`."""
         return BlockingTextStream(self, self._stream_name(name))
@@ -290,7 +213,7 @@ class BlockingProcess(_Core):
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimedOut(f"{self.address} received nothing within {timeout:g} s")
         self._taken(message)
-        return _typed(message, model)
+        return as_model(message, model)
 
     def inbox(self, model: type[M] | None = None) -> Iterator[Message]:
         """See `Process.inbox`."""

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import base64
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from natsproc.protocol.messages import Json
+from natsproc.errors import BadPayload
+from natsproc.protocol.messages import Json, Message
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 
 def typed(type: str | BaseModel, data: Json) -> tuple[str, Json]:
@@ -36,6 +40,18 @@ def output_data(text: str | bytes, stream: str) -> dict[str, str]:
 def progress_data(done: float, total: float | None, text: str) -> dict[str, Any]:
     """The data of a `progress` event."""
     return {"done": done} | ({} if total is None else {"total": total}) | ({"text": text} if text else {})
+
+
+def as_model(message: Message, model: type[M] | None) -> Message:
+    """The message with its data as `model`, if one is given. Raises: BadPayload."""
+    if model is None:
+        return message
+    try:
+        return replace(message, data=model.model_validate(message.data))
+    except ValueError as error:
+        raise BadPayload(
+            f"message {message.id} from {message.sender} is no {model.__name__}: {error}"
+        ) from None
 
 
 class Speaking(ABC):

@@ -238,6 +238,19 @@ async def test_a_message_is_not_lost_to_a_receive_that_times_out(mesh, viewer):
         assert (await proc.receive(timeout=10)).data == "here"
 
 
+async def test_a_message_as_large_as_the_server_takes_is_not_lost(mesh, viewer):
+    async with mesh.own("large") as proc:
+        size = viewer.connection.max_payload - 600
+        await viewer.process("large").send("x" * size)
+        assert len((await proc.receive(timeout=10)).data) == size
+        asking = asyncio.create_task(viewer.process("large").interrupt("y" * size))
+        with pytest.raises(natsproc.Interrupted) as stopped:
+            async with proc.interruptible():
+                await asyncio.sleep(30)
+        assert stopped.value.message == "y" * size
+        assert (await asking).applied
+
+
 async def test_own_gives_an_address_to_any_code_and_writes_how_it_ended(mesh, viewer):
     with pytest.raises(ValueError, match="broken"):
         async with mesh.own("order-42", kind="order", labels={"team": "a"}) as proc:

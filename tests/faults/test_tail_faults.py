@@ -5,7 +5,7 @@ import resource
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
-from harness import OLDEST, running
+from harness import SERVERS, running
 from rawlog import A, RawLog, Viewer
 
 from natsproc.bus import streams, tail
@@ -15,7 +15,7 @@ from natsproc.protocol.messages import Event
 from natsproc.protocol.names import Names
 
 NAMES = Names()
-ON_BOTH = pytest.mark.parametrize("version", [OLDEST, None], ids=["oldest", "newest"])
+ON_BOTH = pytest.mark.parametrize("version", SERVERS, ids=[version or "newest" for version in SERVERS])
 NEVER = 10_000.0
 
 
@@ -29,7 +29,7 @@ async def connected(url, sender="viewer"):
 
 
 @asynccontextmanager
-async def mesh(folder, version=None):
+async def mesh(folder, version):
     """A server with a mesh, and the writer's end of a claimed log on a connection of its own."""
     with running(folder / "nats", version) as server:
         async with connected(server.url, "writer") as connection:
@@ -106,8 +106,8 @@ async def test_kill_9_of_the_server_while_the_process_emits(tmp_path, version):
         assert viewer.notices == ["caught_up", "ended"]
 
 
-async def test_kill_9_of_the_server_while_a_long_history_is_read(tmp_path):
-    async with mesh(tmp_path) as (server, log), connected(server.url) as connection:
+async def test_kill_9_of_the_server_while_a_long_history_is_read(tmp_path, version):
+    async with mesh(tmp_path, version) as (server, log), connected(server.url) as connection:
         await log.store_all([log.payload(data="x" * 1000) for _ in range(20_000)])
         await log.end()
         offsets = []
@@ -123,9 +123,11 @@ async def test_kill_9_of_the_server_while_a_long_history_is_read(tmp_path):
         assert offsets == list(range(1, 20_002))
 
 
-async def test_a_viewer_asleep_past_its_limit_costs_nothing_and_misses_nothing(tmp_path, monkeypatch):
+async def test_a_viewer_asleep_past_its_limit_costs_nothing_and_misses_nothing(
+    tmp_path, version, monkeypatch
+):
     monkeypatch.setattr(tail, "BUFFER", 1000)
-    async with mesh(tmp_path) as (server, log), connected(server.url) as connection:
+    async with mesh(tmp_path, version) as (server, log), connected(server.url) as connection:
         await log.emit(1)
         offsets = []
         async with aclosing(follow(connection, NAMES, A, start=Start("first"), probe=NEVER)) as source:
@@ -149,7 +151,7 @@ async def test_a_viewer_asleep_past_its_limit_costs_nothing_and_misses_nothing(t
 
 
 @pytest.mark.parametrize("how", ["probe", "next event"])
-async def test_the_very_last_event_lost_on_the_way(tmp_path, monkeypatch, how):
+async def test_the_very_last_event_lost_on_the_way(tmp_path, version, monkeypatch, how):
     hear = tail._Tail._on_live
 
     async def lossy(self, msg):
@@ -157,7 +159,7 @@ async def test_the_very_last_event_lost_on_the_way(tmp_path, monkeypatch, how):
             await hear(self, msg)
 
     monkeypatch.setattr(tail._Tail, "_on_live", lossy)
-    async with mesh(tmp_path) as (server, log), connected(server.url) as connection:
+    async with mesh(tmp_path, version) as (server, log), connected(server.url) as connection:
         await log.emit(3)
         viewer = Viewer(connection, probe=0.2 if how == "probe" else NEVER)
         await viewer.until(lambda: viewer.notices == ["caught_up"])
@@ -170,8 +172,12 @@ async def test_the_very_last_event_lost_on_the_way(tmp_path, monkeypatch, how):
         assert viewer.notices == ["caught_up", "ended"]
 
 
-async def test_what_came_while_the_viewer_was_cut_off_is_read_when_it_is_back(tmp_path):
-    async with mesh(tmp_path) as (server, log), Link(server.port) as link, connected(link.url) as connection:
+async def test_what_came_while_the_viewer_was_cut_off_is_read_when_it_is_back(tmp_path, version):
+    async with (
+        mesh(tmp_path, version) as (server, log),
+        Link(server.port) as link,
+        connected(link.url) as connection,
+    ):
         await log.emit(3)
         viewer = Viewer(connection, probe=NEVER)
         await viewer.until(lambda: viewer.notices == ["caught_up"])
@@ -188,8 +194,12 @@ async def test_what_came_while_the_viewer_was_cut_off_is_read_when_it_is_back(tm
         assert viewer.notices == ["caught_up", "ended"]
 
 
-async def test_a_link_that_keeps_breaking_while_the_process_emits(tmp_path):
-    async with mesh(tmp_path) as (server, log), Link(server.port) as link, connected(link.url) as connection:
+async def test_a_link_that_keeps_breaking_while_the_process_emits(tmp_path, version):
+    async with (
+        mesh(tmp_path, version) as (server, log),
+        Link(server.port) as link,
+        connected(link.url) as connection,
+    ):
         await log.emit(5000)
         viewer = Viewer(connection, Start("run"))
         for _ in range(8):
@@ -202,8 +212,12 @@ async def test_a_link_that_keeps_breaking_while_the_process_emits(tmp_path):
         assert viewer.offsets == list(range(1, log.offset + 1))
 
 
-async def test_a_hundred_viewers_of_one_process(tmp_path):
-    async with mesh(tmp_path) as (server, log), connected(server.url) as one, connected(server.url) as other:
+async def test_a_hundred_viewers_of_one_process(tmp_path, version):
+    async with (
+        mesh(tmp_path, version) as (server, log),
+        connected(server.url) as one,
+        connected(server.url) as other,
+    ):
         await log.emit(200)
         viewers = [Viewer(connection) for _ in range(50) for connection in (one, other)]
         await log.emit(300)
@@ -240,5 +254,5 @@ async def test_a_history_of_50_000_events(tmp_path, version):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_a_history_of_1_000_000_events_in_bounded_memory(tmp_path):
-    assert await read_long_history(tmp_path, None, 1_000_000) < 200_000  # KB
+async def test_a_history_of_1_000_000_events_in_bounded_memory(tmp_path, version):
+    assert await read_long_history(tmp_path, version, 1_000_000) < 200_000  # KB

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from harness import OLDEST, running
+from harness import SERVERS, running
 from rawlog import RawLog
 
 from natsproc.bus import bulk, streams
@@ -17,16 +17,14 @@ from natsproc.protocol.names import Address, Names
 
 NAMES = Names()
 A, B = Address("default", "a"), Address("default", "b")
-SERVERS = {
-    "oldest": {"version": OLDEST},
-    "newest": {},
-    "newest-v2-acks": {"extra": "feature_flags { js_ack_fc_v2: true }"},
+OPTIONS = {version or "newest": {"version": version} for version in SERVERS} | {
+    "newest with new acks": {"extra": "feature_flags { js_ack_fc_v2: true }"}
 }
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=OPTIONS)
 async def mesh(request, tmp_path):
-    with running(tmp_path / "nats", **SERVERS[request.param]) as server:
+    with running(tmp_path / "nats", **OPTIONS[request.param]) as server:
         connection = await Connection.open(Endpoint((server.url,), sender="tester"))
         await streams.setup(connection, NAMES)
         yield connection

@@ -3,25 +3,13 @@
 import asyncio
 
 import pytest
-from harness import OLDEST, running
 
-from natsproc.bus import streams
-from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.kv import Bucket, Conflict, parse_change
 from natsproc.protocol.names import Names
 
 
-@pytest.fixture(params=[OLDEST, None], ids=["oldest", "newest"])
-async def mesh(request, tmp_path):
-    with running(tmp_path / "nats", request.param) as server:
-        connection = await Connection.open(Endpoint((server.url,), sender="tester"))
-        await streams.setup(connection, Names())
-        yield connection
-        await asyncio.wait_for(connection.close(), 10)
-
-
-async def test_a_value_is_read_back_from_any_replica_and_from_the_leader(mesh):
-    bucket = Bucket(mesh, Names().claims)
+async def test_a_value_is_read_back_from_any_replica_and_from_the_leader(connection):
+    bucket = Bucket(connection, Names().claims)
     assert await bucket.get("default.a") is None
     assert await bucket.get("default.a", leader=True) is None
     revision = await bucket.put("default.a", b"one")
@@ -32,8 +20,8 @@ async def test_a_value_is_read_back_from_any_replica_and_from_the_leader(mesh):
         assert value.stamp.startswith("20")
 
 
-async def test_compare_and_set_lets_exactly_one_of_many_win(mesh):
-    bucket = Bucket(mesh, Names().claims)
+async def test_compare_and_set_lets_exactly_one_of_many_win(connection):
+    bucket = Bucket(connection, Names().claims)
     revision = await bucket.create("default.a", b"0")
     rivals = [bucket.update("default.a", b"%d" % n, revision) for n in range(20)]
     results = await asyncio.gather(*rivals, return_exceptions=True)
@@ -43,8 +31,8 @@ async def test_compare_and_set_lets_exactly_one_of_many_win(mesh):
     assert (await bucket.get("default.a", leader=True))[0] == b"%d" % winner
 
 
-async def test_create_refuses_a_key_that_holds_something_and_takes_one_that_was_purged(mesh):
-    bucket = Bucket(mesh, Names().registry)
+async def test_create_refuses_a_key_that_holds_something_and_takes_one_that_was_purged(connection):
+    bucket = Bucket(connection, Names().registry)
     await bucket.create("default.a", b"one")
     with pytest.raises(Conflict, match=r"default\.a"):
         await bucket.create("default.a", b"two")
@@ -54,15 +42,15 @@ async def test_create_refuses_a_key_that_holds_something_and_takes_one_that_was_
     assert await bucket.create("default.a", b"three") == 3
 
 
-async def test_an_expired_lease_is_announced_as_such_and_reads_as_nothing(mesh):
+async def test_an_expired_lease_is_announced_as_such_and_reads_as_nothing(connection):
     names = Names()
-    bucket = Bucket(mesh, names.leases)
+    bucket = Bucket(connection, names.leases)
     heard = asyncio.Queue()
 
     async def hear(msg):
         heard.put_nowait(parse_change(msg.data, msg.headers))
 
-    await mesh.subscribe(names.lease(), hear)
+    await connection.subscribe(names.lease(), hear)
     await bucket.put("node-1", b"alive", ttl=1)
     await bucket.put("node-2", b"alive", ttl=60)
     await bucket.purge("node-2", ttl=60)

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from harness import OLDEST, running
+from harness import running
 from rawlog import A, RawLog, Viewer
 
 from natsproc.bus import streams
@@ -17,15 +17,6 @@ from natsproc.protocol.names import Address, Names, key_of
 NAMES = Names()
 B = Address("default", "b")
 ALL = Start("first")
-
-
-@pytest.fixture(params=[OLDEST, None], ids=["oldest", "newest"])
-async def mesh(request, tmp_path):
-    with running(tmp_path / "nats", request.param) as server:
-        connection = await Connection.open(Endpoint((server.url,), sender="tester"))
-        await streams.setup(connection, NAMES)
-        yield connection
-        await asyncio.wait_for(connection.close(), 10)
 
 
 async def shown(connection, start=ALL, **options):
@@ -49,37 +40,37 @@ async def three_epochs(connection):
     return log
 
 
-async def test_every_start_shows_exactly_what_it_names(mesh):
-    await three_epochs(mesh)
-    everything = await shown(mesh)
+async def test_every_start_shows_exactly_what_it_names(connection):
+    await three_epochs(connection)
+    everything = await shown(connection)
     assert everything.offsets == list(range(1, 2062))
     assert everything.notices == ["takeover", "takeover", "caught_up"]
     assert [event.epoch for event in everything.items if isinstance(event, Event)] == sorted(
         event.epoch for event in everything.items if isinstance(event, Event)
     )
-    assert (await shown(mesh, Start("run"))).offsets == list(range(2012, 2062))
-    first_run = await shown(mesh, Start("run", run=1), follow=True)
+    assert (await shown(connection, Start("run"))).offsets == list(range(2012, 2062))
+    first_run = await shown(connection, Start("run", run=1), follow=True)
     assert first_run.offsets == list(range(1, 2012))
     assert first_run.items[-1].type == "ended"
     assert first_run.items[-1].data == {"run": 1, "status": "failed", "code": 3}
     for n in (1, 50, 51, 60, 61, 62, 2000, 2061, 9999):
-        assert (await shown(mesh, Start("last", n=n))).offsets == list(range(max(2062 - n, 1), 2062)), n
-    assert (await shown(mesh, Start("new"))).offsets == []
-    assert (await shown(mesh, Start("since", seconds=3600))).offsets == list(range(1, 2062))
+        assert (await shown(connection, Start("last", n=n))).offsets == list(range(max(2062 - n, 1), 2062)), n
+    assert (await shown(connection, Start("new"))).offsets == []
+    assert (await shown(connection, Start("since", seconds=3600))).offsets == list(range(1, 2062))
     for event in [item for item in everything.items if isinstance(item, Event)][:: 2060 // 7]:
-        resumed = await shown(mesh, Start("cursor", cursor=Cursor.parse(event.cursor)))
+        resumed = await shown(connection, Start("cursor", cursor=Cursor.parse(event.cursor)))
         assert resumed.offsets == list(range(event.offset + 1, 2062))
 
 
-async def test_since_goes_by_the_servers_clock(mesh):
-    log = RawLog(mesh, NAMES, A)
+async def test_since_goes_by_the_servers_clock(connection):
+    log = RawLog(connection, NAMES, A)
     await log.claim()
     await log.emit(10)
     await asyncio.sleep(1.2)  # the passing of time is what is tested
-    assert (await shown(mesh, Start("since", seconds=1))).offsets == []
+    assert (await shown(connection, Start("since", seconds=1))).offsets == []
     await log.emit(5)
-    assert (await shown(mesh, Start("since", seconds=1))).offsets == [11, 12, 13, 14, 15]
-    assert (await shown(mesh, Start("since", seconds=1e12))).offsets == list(range(1, 16))
+    assert (await shown(connection, Start("since", seconds=1))).offsets == [11, 12, 13, 14, 15]
+    assert (await shown(connection, Start("since", seconds=1e12))).offsets == list(range(1, 16))
 
 
 @pytest.mark.parametrize("start", ["last", "since", "cursor"])
@@ -96,11 +87,11 @@ async def test_a_late_start_does_not_read_what_came_before(connection, start):
     assert connection.nc.stats["in_bytes"] - before < 500_000  # of 12 MB
 
 
-async def test_history_and_live_are_one(mesh):
-    log = RawLog(mesh, NAMES, A)
+async def test_history_and_live_are_one(connection):
+    log = RawLog(connection, NAMES, A)
     await log.claim()
     await log.emit(3000)
-    viewer = Viewer(mesh)
+    viewer = Viewer(connection)
     writing = asyncio.create_task(log.emit(3000))  # joins the history that is being read
     await viewer.until(lambda: viewer.offsets[-1:] == [6000])
     await writing
@@ -116,10 +107,10 @@ async def test_history_and_live_are_one(mesh):
     )
 
 
-async def test_void_words_and_repeats_are_never_shown(mesh):
-    log = RawLog(mesh, NAMES, A)
+async def test_void_words_and_repeats_are_never_shown(connection):
+    log = RawLog(connection, NAMES, A)
     await log.claim()
-    viewer = Viewer(mesh)
+    viewer = Viewer(connection)
     await viewer.until(lambda: viewer.notices == ["caught_up"])
     await log.emit(20)
     await log.store_all([log.payload(offset=n) for n in range(10, 21)])
@@ -133,19 +124,19 @@ async def test_void_words_and_repeats_are_never_shown(mesh):
     await log.store(log.payload(offset=30))
     await log.end()
     await viewer.end()
-    late = await shown(mesh)
+    late = await shown(connection)
     for tail in (viewer, late):
         assert tail.offsets == list(range(1, 42))
         assert not any(isinstance(item, Event) and item.data == "void" for item in tail.items)
     assert viewer.notices == ["caught_up", "takeover", "ended"]
 
 
-async def test_a_tail_goes_on_into_the_next_run_if_it_is_told_to(mesh):
-    log = RawLog(mesh, NAMES, A)
+async def test_a_tail_goes_on_into_the_next_run_if_it_is_told_to(connection):
+    log = RawLog(connection, NAMES, A)
     await log.claim()
     await log.emit(3)
     await log.end()
-    viewer = Viewer(mesh, Start("run"), until_end=False)
+    viewer = Viewer(connection, Start("run"), until_end=False)
     await viewer.until(lambda: "ended" in viewer.notices)
     await log.claim(restart=True)
     await log.emit(3)
@@ -155,13 +146,13 @@ async def test_a_tail_goes_on_into_the_next_run_if_it_is_told_to(mesh):
     viewer.task.cancel()
 
 
-async def test_a_restart_under_way_is_waited_for(mesh):
-    log = RawLog(mesh, NAMES, A)
+async def test_a_restart_under_way_is_waited_for(connection):
+    log = RawLog(connection, NAMES, A)
     await log.claim()
     await log.emit(3)
     await log.end()
     await log.claim(restart=True, record=False)  # between the claim and its cut's place in the record
-    viewer = Viewer(mesh, Start("run"))
+    viewer = Viewer(connection, Start("run"))
     await viewer.until(lambda: "caught_up" in viewer.notices)
     await log.record()
     await log.emit(3)
@@ -171,63 +162,63 @@ async def test_a_restart_under_way_is_waited_for(mesh):
     assert viewer.items[-1].data["run"] == 2
 
 
-async def test_a_trimmed_log_says_what_is_missing(mesh):
-    log = RawLog(mesh, NAMES, A)
+async def test_a_trimmed_log_says_what_is_missing(connection):
+    log = RawLog(connection, NAMES, A)
     await log.claim()
     await log.emit(100)
     cursor = Cursor(11, log.epoch, 1, 10)
-    await mesh.api(f"STREAM.PURGE.{NAMES.event_stream}", {"seq": 51})
-    viewer = await shown(mesh, Start("cursor", cursor=cursor))
+    await connection.api(f"STREAM.PURGE.{NAMES.event_stream}", {"seq": 51})
+    viewer = await shown(connection, Start("cursor", cursor=cursor))
     assert viewer.items[0].type == "gap"
     assert viewer.items[0].data == {"from": 11, "to": 49}
     assert viewer.offsets == list(range(50, 101))
-    assert (await shown(mesh, Start("last", n=20))).offsets == list(range(81, 101))
+    assert (await shown(connection, Start("last", n=20))).offsets == list(range(81, 101))
 
 
-async def test_a_trimmed_run_says_what_is_missing(mesh):
-    log = RawLog(mesh, NAMES, A)
+async def test_a_trimmed_run_says_what_is_missing(connection):
+    log = RawLog(connection, NAMES, A)
     await log.claim()
     await log.emit(100)
-    await mesh.api(f"STREAM.PURGE.{NAMES.event_stream}", {"seq": 51})
-    viewer = await shown(mesh, Start("run"))
+    await connection.api(f"STREAM.PURGE.{NAMES.event_stream}", {"seq": 51})
+    viewer = await shown(connection, Start("run"))
     assert [item.data for item in viewer.items if isinstance(item, Notice) and item.type == "gap"] == [
         {"from": 1, "to": 49}
     ]
     assert viewer.offsets == list(range(50, 101))
 
 
-async def test_what_a_writer_sends_again_behind_a_hole_is_shown_once(mesh):
-    log = RawLog(mesh, NAMES, A)
+async def test_what_a_writer_sends_again_behind_a_hole_is_shown_once(connection):
+    log = RawLog(connection, NAMES, A)
     await log.claim()
-    viewer = Viewer(mesh)
+    viewer = Viewer(connection)
     await viewer.until(lambda: viewer.notices == ["caught_up"])
     await log.store_all([log.payload(offset=n) for n in (1, 2, 3, 5, 6, 7, 4, 5, 6, 7, 8)])
     log.offset = 8
     await log.end()
     await viewer.end()
-    assert viewer.offsets == (await shown(mesh)).offsets == list(range(1, 10))
+    assert viewer.offsets == (await shown(connection)).offsets == list(range(1, 10))
     assert "gap" not in viewer.notices
 
 
 @pytest.mark.parametrize("kind", ["run", "first", "last", "cursor", "new"])
-async def test_a_tail_of_an_ended_process_ends(mesh, kind):
-    log = RawLog(mesh, NAMES, A)
+async def test_a_tail_of_an_ended_process_ends(connection, kind):
+    log = RawLog(connection, NAMES, A)
     await log.claim()
     await log.emit(3)
     await log.end("failed", 7)
     last = Cursor(5, log.epoch, 1, 4)
-    viewer = await Viewer(mesh, Start(kind, n=1, cursor=last)).end()
+    viewer = await Viewer(connection, Start(kind, n=1, cursor=last)).end()
     assert viewer.offsets == {"cursor": [], "new": [], "last": [4]}.get(kind, [1, 2, 3, 4])
     assert viewer.notices == ["caught_up", "ended"]
     assert viewer.items[-1].data == {"run": 1, "status": "failed", "code": 7}
 
 
-async def test_who_may_not_listen_is_told(tmp_path, names):
+async def test_who_may_not_listen_is_told(tmp_path, version, names):
     permissions = (
         'authorization { users = [ { user: "owner", password: "x" }, '
         '{ user: "other", password: "x", permissions { subscribe { deny: "proc.*.*.live" } } } ] }'
     )
-    with running(tmp_path / "nats", extra=permissions) as server:
+    with running(tmp_path / "nats", version, extra=permissions) as server:
         connections = [
             await Connection.open(
                 Endpoint((server.url,), sender=user, options={"user": user, "password": "x"})
@@ -243,23 +234,23 @@ async def test_who_may_not_listen_is_told(tmp_path, names):
             await connection.close()
 
 
-async def test_nothing_there_and_foreign_cursors_are_errors(mesh):
+async def test_nothing_there_and_foreign_cursors_are_errors(connection):
     with pytest.raises(NoSuchProcess, match="no process a has run"):
-        await shown(mesh)
-    log = RawLog(mesh, NAMES, A)
+        await shown(connection)
+    log = RawLog(connection, NAMES, A)
     await log.claim()
     await log.emit(3)
     with pytest.raises(NoSuchProcess, match="run 7"):
-        await shown(mesh, Start("run", run=7))
+        await shown(connection, Start("run", run=7))
     with pytest.raises(BadPayload, match="another log"):
-        await shown(mesh, Start("cursor", cursor=Cursor(3, log.epoch + 5, 1, 2)))
+        await shown(connection, Start("cursor", cursor=Cursor(3, log.epoch + 5, 1, 2)))
 
 
-async def test_a_claim_without_a_log_is_a_process_that_has_said_nothing(mesh):
-    log = RawLog(mesh, NAMES, A)
-    await Bucket(mesh, NAMES.claims).put(key_of(A), b'{"nonce":"x","node":"n"}')
-    assert (await shown(mesh, Start("run"))).notices == ["caught_up"]
-    viewer = Viewer(mesh, Start("run"))
+async def test_a_claim_without_a_log_is_a_process_that_has_said_nothing(connection):
+    log = RawLog(connection, NAMES, A)
+    await Bucket(connection, NAMES.claims).put(key_of(A), b'{"nonce":"x","node":"n"}')
+    assert (await shown(connection, Start("run"))).notices == ["caught_up"]
+    viewer = Viewer(connection, Start("run"))
     await viewer.until(lambda: viewer.notices == ["caught_up"])
     await log.claim()
     await log.emit(3)
@@ -268,13 +259,13 @@ async def test_a_claim_without_a_log_is_a_process_that_has_said_nothing(mesh):
     assert viewer.offsets == [1, 2, 3, 4]
 
 
-async def test_a_log_without_a_claim_is_read_from_its_first_entry(mesh):
-    log = RawLog(mesh, NAMES, A)
+async def test_a_log_without_a_claim_is_read_from_its_first_entry(connection):
+    log = RawLog(connection, NAMES, A)
     await log.claim()
     await log.emit(3)
-    await Bucket(mesh, NAMES.claims).purge(key_of(A))
+    await Bucket(connection, NAMES.claims).purge(key_of(A))
     for start in (ALL, Start("run"), Start("last", n=2)):
-        assert (await shown(mesh, start)).offsets == [1, 2, 3]
+        assert (await shown(connection, start)).offsets == [1, 2, 3]
 
 
 async def test_notices_of_the_caller_are_mixed_in(connection):

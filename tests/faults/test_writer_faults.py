@@ -103,7 +103,7 @@ async def test_events_that_a_restarted_server_finds_too_large_fail_their_process
         assert [event.type for event in found] == ["said"] * 20 + ["failed", "exited"]
 
 
-async def test_a_cluster_less_leader_is_waited_for(server, monkeypatch):
+async def test_a_stream_without_a_leader_is_waited_for(server, monkeypatch):
     """An empty reply, as a stream without a leader gives it, is not taken for an acknowledgement."""
     async with connected(server.url) as connection, writing(connection) as writer:
         _, log = await own(connection, writer, A)

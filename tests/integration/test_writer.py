@@ -147,7 +147,7 @@ async def test_a_denied_subject_fails_its_lane_only(tmp_path, version, refusals)
             assert await payloads(connection, B) == []
 
 
-@pytest.mark.parametrize("alone", [True, False], ids=["alone", "in a crowd"])
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "crowd"])
 async def test_an_entry_that_the_stream_finds_too_large_fails_its_lane_only(connection, refusals, alone):
     async with writing(connection) as writer:
         a, b = lane_of(writer, A, refusals), lane_of(writer, B, refusals)

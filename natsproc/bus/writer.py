@@ -212,6 +212,8 @@ class Writer:
                     await self._pipe.rest(None, entries=True)
         except Closed as error:
             self._shut(error)
+        finally:  # whatever happens, nobody waits for ever
+            self._shut(Closed("the writer has stopped"))
 
     async def _round(self) -> None:
         """Store what is queued now and what comes meanwhile; after a failure, its first entry alone.

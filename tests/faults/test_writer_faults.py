@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from harness import running
-from writing import SERVERS, A, B, C, connected, events, own, stored, until, writing
+from writing import NAMES, SERVERS, A, B, C, connected, events, own, stored, until, writing
 
 from natsproc.bus import ingest
+from natsproc.bus.history import History
 from natsproc.errors import TimedOut, TooLarge
 
 LOGS = (A, B, C)
@@ -170,3 +172,45 @@ async def test_a_ping_that_was_answered_late_leaves_the_connection_alive(server)
         reconnects = connection.nc.stats["reconnects"]
         await asyncio.wait_for(stored(connection, A), 10)
         assert connection.nc.stats["reconnects"] == reconnects
+
+
+EMITTER = """
+import asyncio, sys
+from writing import A, connected, own, writing
+
+async def main():
+    async with connected(sys.argv[1]) as connection, writing(connection) as writer:
+        _, log = await own(connection, writer, A, node="victim")
+        for n in range(10**9):
+            log.append("said", {"n": n})
+            if log.full:
+                await log.room()
+            if not n % 100:
+                await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_heir_of_a_killed_process_goes_on_where_its_log_ends(server):
+    async with connected(server.url) as connection, writing(connection) as writer:
+        tests = os.fspath(Path(__file__).parent.parent)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, *sys.path])}
+        victim = subprocess.Popen([sys.executable, "-c", EMITTER, server.url], env=environment)
+        try:
+            history, last = History(connection, NAMES.event_stream), None
+            async with asyncio.timeout(60):
+                while last is None or last.position < 5000:
+                    last = await history.last(NAMES.events(A))
+                    assert victim.poll() is None
+        finally:
+            victim.kill()
+            await asyncio.to_thread(victim.wait)
+        won, log = await own(connection, writer, A, node="heir")
+        log.append("said", {"n": won.next_offset - 1})
+        await log.flush()
+        found = await events(connection, A)
+        assert len(found) > 4000
+        assert [event.data["n"] for event in found] == list(range(won.next_offset))
+        assert {event.epoch for event in found[:-1]} == {1}
+        assert found[-1].epoch == won.epoch

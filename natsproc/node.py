@@ -285,7 +285,7 @@ class Hosted:
             self.record = replace(self.record, state=status, code=code, updated=time, ended=time)
             try:
                 if self.log.ended:
-                    await mark_ended(self.node.connection, self.node.names, self._owned)
+                    await mark_ended(self.node.connection, self.node.names, self._owned, self.log.offset)
                     await self.node.registry.end(self.record)
             except Error:
                 pass  # the log says that it ended; the registry is mended by the next owner or viewer

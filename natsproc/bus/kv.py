@@ -33,41 +33,14 @@ class Value(NamedTuple):
     stamp: str  #: the server's time of the write, RFC 3339
 
 
-class Change(NamedTuple):
-    """One write to a bucket, as its stream keeps or republishes it."""
-
-    key: str
-    payload: bytes
-    revision: int
-    stamp: str
-    marker: str = ""  #: `deleted`, `purged` or `expired` where it says that the key is gone
-
-    @property
-    def value(self) -> Value | None:
-        """What the key holds after it; None if it is gone."""
-        return None if self.marker else Value(self.payload, self.revision, self.stamp)
-
-
 def marker_of(headers: Mapping[str, str]) -> str:
     """What the headers say has become of the key: `deleted`, `purged`, `expired`, or "" for a value."""
     return _MARKERS.get(headers.get(_REASON) or headers.get(_OPERATION) or "", "")
 
 
-def parse_change(payload: bytes, headers: Mapping[str, str] | None) -> Change:
-    """Read a message that a bucket's stream republished.
-
-    The key comes from the header that the server adds, because the republish subject is another one.
-    Raises: KeyError or ValueError, if the message did not come from a stream.
-    """
-    headers = headers or {}
-    key = headers["Nats-Subject"].split(".", 2)[2]
-    sequence, stamp = int(headers["Nats-Sequence"]), headers.get("Nats-Time-Stamp", "")
-    return Change(key, payload, sequence, stamp, marker_of(headers))
-
-
-def _change(entry: StoredEntry) -> Change:
-    key = entry.subject.split(".", 2)[2]
-    return Change(key, entry.payload, entry.position, entry.time, marker_of(entry.headers or {}))
+def _value(entry: StoredEntry) -> Value | None:
+    """What a key holds after this write; None if it is gone."""
+    return None if marker_of(entry.headers or {}) else Value(entry.payload, entry.position, entry.time)
 
 
 class Bucket:
@@ -89,7 +62,7 @@ class Bucket:
         """
         read = self._history.last_from_leader if leader else self._history.last
         entry = await read(self.subject(key))
-        return _change(entry).value if entry else None
+        return _value(entry) if entry else None
 
     async def all(self, filter: str = ">") -> dict[str, Value]:
         """Return what every key holds that the subject filter matches, as `default.*`; 200,000 keys are fine.
@@ -105,11 +78,12 @@ class Bucket:
             if last is None or last.position <= behind:
                 break
             async for entries in self._history.read(self.subject(filter), behind, last.position):
-                for change in map(_change, entries):
-                    if value := change.value:
-                        values[change.key] = value
+                for entry in entries:
+                    key = entry.subject.removeprefix(self.subject(""))
+                    if value := _value(entry):
+                        values[key] = value
                     else:
-                        values.pop(change.key, None)
+                        values.pop(key, None)
             behind = last.position
         return values
 
@@ -136,7 +110,7 @@ class Bucket:
             return await self.update(key, value, 0)
         except Conflict:
             last = await self._history.last_from_leader(self.subject(key))
-            if last is None or not _change(last).marker:
+            if last is None or _value(last):
                 raise
         return await self.update(key, value, last.position)
 

@@ -143,6 +143,7 @@ class Viewer:
         self.inbox: deque[tuple[int, int, Entry]] = deque()
         self.reading: int | None = None  # position behind which the read goes on
         self.joined = False  # whether the read has given an entry
+        self.upto = 0  # what is stored later is not of this read
         self.lag = 0  # the replica that answers the read lacks so many entries
         self.asked_first = self.asked_last = False
         self.perform(reader.start())
@@ -156,6 +157,7 @@ class Viewer:
                     self._notice(action)
                 case Read(after):
                     self.reading, self.joined, self.asked_first = after, False, False
+                    self.upto = self.log.position
                     self.lag = self.choices.below(4) if self.choices.one_in(6) else 0
                 case AskFirst():
                     self.reading, self.asked_first = None, True
@@ -238,7 +240,7 @@ class Viewer:
             self.reading = None
             self.perform(self.reader.history_failed())
             return True
-        entries = self.log.stored(after)
+        entries = [stored for stored in self.log.stored(after) if stored[0] <= self.upto]
         given = entries[: max(len(entries) - self.lag, 0)][:count]
         if not given:
             self.reading = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -41,7 +42,7 @@ values = st.recursive(
     max_leaves=12,
 )
 objects = st.dictionaries(texts, values, max_size=4)
-anything = st.text() | values | st.floats() | st.just("1e999")
+anything = st.text() | values | st.floats()
 
 cuts = st.builds(Cut, positive, positive, positive, positive)
 claims = st.builds(
@@ -223,18 +224,17 @@ PARSERS = [
 ]
 
 
-@examples(300)
+@pytest.mark.parametrize(("made", "parse"), PARSERS)
+@examples(50)
 @given(st.data())
-def test_a_message_with_one_field_replaced_is_read_or_refused(data):
-    made, parse = data.draw(st.sampled_from(PARSERS))
+def test_a_message_with_one_field_replaced_is_read_or_refused(made, parse, data):
     raw = data.draw(made).to_json()
-    field = data.draw(st.sampled_from(sorted(raw)))
     replaced = data.draw(anything)
-    for text in (json.dumps(raw | {field: replaced}), json.dumps(raw | {field: "?"}).replace('"?"', "1e999")):
-        try:
-            parse(text.encode("utf-8", "surrogatepass"))
-        except BadPayload:
-            pass
+    for field in sorted({*raw, "epoch", "grace", "offset", "run", "code", "cuts"}):
+        for value in (replaced, float("inf")):
+            text = json.dumps(raw | {field: value}).replace("Infinity", "1e999")
+            with contextlib.suppress(BadPayload):
+                parse(text.encode("utf-8", "surrogatepass"))
 
 
 @pytest.mark.parametrize("parse", [parse for _, parse in PARSERS])

@@ -115,6 +115,7 @@ class Owner:
         self.revision = 0
         self.epoch = 0
         self.next = 0
+        self.runs: set[int] = set()  # those it has claimed, or tried to
 
     def live(self) -> Step:
         try:
@@ -161,6 +162,7 @@ class Owner:
                 ended=ended and mine,
                 restart=self.restart,
             )
+            self.runs.add(wanted.run)
             yield
             self.world.swap(wanted, revision)
             yield
@@ -266,10 +268,24 @@ def run(raw: bytes, steps: int = 250) -> World:
     return world
 
 
+def somebody_can_take_over(world: World) -> None:
+    """Once nobody answers and the network is well, whoever asks for the id gets it, and what it says counts."""
+    world.choices = Choices(b"")
+    for owner in world.owners:
+        owner.alive = False
+    heir = Owner(world, len(world.owners), restart=True)
+    world.owners.append(heir)
+    before = len(world.log.counted)
+    for _ in heir.live():
+        pass
+    assert [entry.data[0] for _, entry in world.log.counted[before:]] == [heir.node] * 2
+
+
 @examples(400)
 @given(DECISIONS)
 def test_owners_zombies_and_viewers_agree(raw):
     world = run(raw)
+    somebody_can_take_over(world)
     for viewer in world.viewers:
         viewer.finish()
         assert [e.offset for e in viewer.shown] == list(range(1, len(world.log.counted) + 1))
@@ -295,6 +311,8 @@ def runs_end_once(world: World) -> None:
         if entry.run > latest:
             assert not latest or latest in ended, "a run began before the last one had ended"
             assert entry.type == ("started" if entry.run == 1 else "restarted")
+            asked = any(owner.restart and entry.run in owner.runs for owner in world.owners)
+            assert entry.run == 1 or asked, "a next run that nobody asked for"
         elif entry.type in ("started", "restarted"):
             raise AssertionError("a run began twice")
         latest = entry.run

@@ -339,7 +339,7 @@ def test_a_start_behind_a_mark_that_is_not_recorded_yet():
     log.claimed = 9
     log.append(event(5, 2, note="zombie"))
     log.append(event(9, 2))
-    viewer = quietly(log, Reader(cuts=log.recorded, position=3), behind=1, start=3)
+    viewer = quietly(log, Reader(cuts=log.recorded, position=4), behind=1, start=4)
     assert [e.epoch for e in viewer.shown] == [9]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from harness import wait_for
+from wrapping import DEADLINE
 
 from natsproc.command.session import Ended, Session
 
@@ -69,7 +70,7 @@ def test_nothing_survives_a_natsproc_that_is_killed(tmp_path: Path) -> None:
         guard = psutil.Process(process.pid).children()[0]
         process.kill()
         process.wait(10)
-        wait_for(lambda: all(map(is_gone, pids)), what=f"the end of {pids}")
+        wait_for(lambda: all(map(is_gone, pids)), DEADLINE, f"the end of {pids}")
         wait_for(lambda: not guard.is_running(), what="the end of the guard")
 
 
@@ -77,7 +78,7 @@ def test_a_forked_child_that_holds_the_socket_saves_nobody(tmp_path: Path) -> No
     with wrapper(tmp_path, forks=True) as (process, pids):
         process.kill()
         process.wait(10)
-        wait_for(lambda: all(map(is_gone, pids)), what=f"the end of {pids}")
+        wait_for(lambda: all(map(is_gone, pids)), DEADLINE, f"the end of {pids}")
 
 
 def test_signals_from_the_terminal_and_to_the_guard_do_not_end_it(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_signals_from_the_terminal_and_to_the_guard_do_not_end_it(tmp_path: Path
             guard.send_signal(number)
         process.kill()
         process.wait(10)
-        wait_for(lambda: all(map(is_gone, pids)), what=f"the end of {pids}")
+        wait_for(lambda: all(map(is_gone, pids)), DEADLINE, f"the end of {pids}")
 
 
 def test_a_stopped_command_does_not_survive_either(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_a_stopped_command_does_not_survive_either(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGSTOP)
         process.kill()
         process.wait(10)
-        wait_for(lambda: all(map(is_gone, pids)), what=f"the end of {pids}")
+        wait_for(lambda: all(map(is_gone, pids)), DEADLINE, f"the end of {pids}")
 
 
 async def test_a_killed_guard_takes_the_command_along_and_natsproc_notices() -> None:

@@ -367,8 +367,8 @@ while (key := os.read(0, 1)) != b"q":
 async def test_stale_keys_are_dropped(mesh):
     async with Job(mesh, "cat", pty=True) as job:
         await job.begun()
-        await job.type({"text": "a", "epoch": 1}, "keys")  # another owner's
         epoch = (await job.handle.inspect())["epoch"]
+        await job.type({"text": "a", "epoch": epoch - 1}, "keys")  # another owner's
         await job.type({"text": "b", "epoch": epoch}, "keys")
         old = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 60))
         message = {"id": new_token(), "time": old, "kind": "keys", "data": {"text": "c", "epoch": epoch}}

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from wrapping import DEADLINE
 
 from natsproc.command.pump import Pump
 from natsproc.command.session import Ended, Session
 from natsproc.command.stdin import Feeder
 from natsproc.command.terminal import Size, Terminal
-
-DEADLINE = 30.0
 
 
 @asynccontextmanager

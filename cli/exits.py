@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import typer
 
+from natsproc_cli.terminal import plain
+
 FAILURE: Final = 1
 USAGE: Final = 2
 REFUSED: Final = 5
@@ -44,7 +46,7 @@ def remark(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):
-        print(f"natsproc: {text}", file=sys.stderr, flush=True)
+        print(f"natsproc: {plain(text)}", file=sys.stderr, flush=True)
 
 
 def report(error: BaseException, command: str) -> int:

@@ -145,11 +145,11 @@ class Listing:
         record = info.record
         return (
             self._name(info),
-            info.state + (f" ({record.code})" if record.ended and record.code else ""),
+            one_line(info.state) + (f" ({record.code})" if record.ended and record.code else ""),
             one_line(record.kind),
             _age(record.started, now),
             "-" if info.quiet is None else format_age(info.quiet),
-            record.node,
+            one_line(record.node),
             ",".join(f"{one_line(key)}={one_line(value)}" for key, value in record.labels.items()) or "-",
             one_line(record.title) or "-",
         )

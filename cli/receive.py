@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from natsproc_cli import exits, options
 
 
@@ -13,10 +15,12 @@ def receive(timeout: options.Timeout = None, output: options.Output = "text") ->
     """
     import natsproc
     from natsproc.protocol.messages import encode
+    from natsproc_cli.terminal import is_terminal, plain
 
     message = natsproc.current().receive(timeout=timeout)
     if output == "json":
         exits.print_json({"sender": message.sender, "position": message.position, **message.to_json()})
     elif message.kind == "message":
-        print(message.data if isinstance(message.data, str) else encode(message.data).decode(), flush=True)
+        text = message.data if isinstance(message.data, str) else encode(message.data).decode()
+        print(plain(text) if is_terminal(sys.stdout) else text, flush=True)
     return exits.FAILURE if message.kind == "eof" else 0

@@ -19,7 +19,8 @@ IGNORED = shutil.ignore_patterns(".git", ".venv", "*_cache", "__pycache__", ".hy
 
 
 def pytest(tree: Path, test: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": os.fspath(tree), "NATSPROC_MUTANT": "1"}
+    path = os.pathsep.join(map(os.fspath, (tree, tree / "typings")))  # natsproc, natsproc_cli
+    environment = os.environ | {"PYTHONPATH": path, "NATSPROC_MUTANT": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
 

@@ -35,7 +35,7 @@ async def main():
 asyncio.run(main())
 """
 
-LOOP = "touch {folder}/$BASHPID; while :; do sleep 0.05; done"
+LOOP = "touch {folder}/$BASHPID; while ((SECONDS < 120)); do sleep 0.05; done"
 FAMILY = "set -m; trap '' TERM INT HUP; bash -c '{loop}' & setsid bash -c '{loop}' & (setsid bash -c '{loop}' & exit); {loop}"
 
 

@@ -70,7 +70,7 @@ import signal, time
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, _: print(signal.Signals(number).name))
 print("ready")
-while True: time.sleep(1)
+for _ in range(120): time.sleep(1)
 """
     with shell.started(sys.executable, "-c", code) as process:
         assert line(process.stdout) == b"ready\n"
@@ -90,7 +90,7 @@ def test_ctrl_c_again_after_a_while_is_an_interrupt_again(shell: Shell) -> None:
 import signal, time
 signal.signal(signal.SIGINT, lambda *_: print("interrupted"))
 print("ready")
-while True: time.sleep(1)
+for _ in range(120): time.sleep(1)
 """
     with shell.started(sys.executable, "-c", code) as process:
         assert line(process.stdout) == b"ready\n"
@@ -120,7 +120,7 @@ def test_a_reader_that_has_had_enough_ends_the_command_as_in_a_pipeline(shell: S
 
 
 def test_killing_natsproc_leaves_nothing_running(shell: Shell, tmp_path: Path) -> None:
-    loop = f"trap '' INT TERM HUP; touch {tmp_path}/$BASHPID; while :; do sleep 0.05; done"
+    loop = f"trap '' INT TERM HUP; touch {tmp_path}/$BASHPID; while ((SECONDS < 120)); do sleep 0.05; done"
     with shell.started("bash", "-c", f"setsid bash -c '{loop}' & {loop}") as process:
         wait_for(lambda: len(list(tmp_path.iterdir())) == 2, 60)
         process.kill()

@@ -68,7 +68,7 @@ async def pids_in(folder: Path, count: int) -> list[int]:
 
 def family(folder: Path, trap: str = "") -> tuple[str, ...]:
     """A shell with a job of its own group, a setsid child, and an escaped grandchild: four pids in `folder`."""
-    one = f"{trap} touch {folder}/$BASHPID; while :; do sleep 0.05; done"
+    one = f"{trap} touch {folder}/$BASHPID; while ((SECONDS < 120)); do sleep 0.05; done"
     return (
         "bash",
         "-c",
@@ -142,7 +142,7 @@ def heard(*_):
     os._exit(0)
 signal.signal(signal.SIGINT, heard)
 open(f'{tmp_path}/pids/{{os.getpid()}}', 'w').close()
-while True: time.sleep(1)
+for _ in range(120): time.sleep(1)
 """
     script = tmp_path / "heard.py"
     script.write_text(code)

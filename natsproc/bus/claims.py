@@ -60,7 +60,7 @@ async def claim(
     """Take the id for this node, if nobody alive has it, and mark the log.
 
     Raises: AlreadyRunning, naming the node; AlreadyEnded, unless `restart` asks for a next run; NotAllowed;
-    NoServer and the like once they have lasted for half a minute. Protocol: section 4.1.
+    NoServer and the like once they have lasted for half a minute. Protocol: section 4.
     """
     claimant = _Claimant(connection, names, address, node, writer)
     while True:

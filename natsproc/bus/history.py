@@ -1,7 +1,7 @@
 """What a stream has stored: bounded reads of a subject, single entries, and the search for an offset.
 
 Short reads are direct gets in chunks, long ones an ephemeral consumer (`bulk.py`). A read gives every entry up
-to where it was asked for, in order, or raises ReadFailed: never less in silence. Protocol: section 3.
+to where it was asked for, in order, or raises ReadFailed: never less in silence. Protocol: section 2.2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The owner's end of one process's log: gives offsets, and says when what was written counts. Protocol: section 3."""
+"""The owner's end of one process's log: gives offsets, and says when what was written counts. Protocol: section 2."""
 
 from __future__ import annotations
 

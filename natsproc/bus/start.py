@@ -1,4 +1,4 @@
-"""Where a tail begins: the latest run, the last events, a time, a cursor. Protocol: section 3.
+"""Where a tail begins: the latest run, the last events, a time, a cursor. Protocol: section 2.2.
 
 Only what has to be shown is read: an offset is found by binary search, with the cuts of the claim record.
 """

@@ -1,4 +1,4 @@
-"""Follows one process's log: drives the pure `protocol.reader.Reader` over NATS. Protocol: section 3.
+"""Follows one process's log: drives the pure `protocol.reader.Reader` over NATS. Protocol: section 2.2.
 
 The reader decides what to show and what to ask for. Here are the live subscription and the bounded queue of
 what it brings, the reads and questions, and what happens when the connection is lost.
@@ -48,7 +48,7 @@ async def follow(
     the notice `ended`. `notices` are mixed in as they come. After `probe` quiet seconds the log's end is looked
     at. Use `aclosing` when leaving early.
     Raises: NoSuchProcess; BadPayload (the cursor is of another log); NotAllowed; Closed; and, before the first
-    list only, TimedOut and ReadFailed. Protocol: section 3.
+    list only, TimedOut and ReadFailed. Protocol: section 2.2.
     """
     tail = _Tail(connection, names, address, follow, probe)
     relay = asyncio.create_task(tail.relay(notices)) if notices else None

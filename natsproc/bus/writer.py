@@ -1,6 +1,6 @@
 """The node's one pipelined writer: every process's events go through it into the stream, in order, or not at all.
 
-What one process may not store never stops another's. Protocol: section 3.
+What one process may not store never stops another's. Protocol: section 7.
 """
 
 from __future__ import annotations

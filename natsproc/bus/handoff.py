@@ -50,14 +50,15 @@ class Handoff(Generic[T]):
             wake()
 
     async def room(self) -> None:
-        """On the producer's loop: return when fewer items than the capacity lie here, or it is closed."""
+        """On the producers' loop: return when fewer items than the capacity lie here, or it is closed."""
         while len(self._items) >= self._capacity and not self._closed:
             with self._lock:
-                self._room = asyncio.Event()
-                self._room_loop = asyncio.get_running_loop()
+                if self._room is None:  # several producers may wait for the same
+                    self._room, self._room_loop = asyncio.Event(), asyncio.get_running_loop()
+                room = self._room
             if len(self._items) < self._capacity or self._closed:
                 return
-            await self._room.wait()
+            await room.wait()
 
     def close(self, error: BaseException | None = None) -> None:
         """End it: what lies here can still be taken, then `error` is raised, or Done."""

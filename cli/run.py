@@ -39,6 +39,10 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return once it has started, and print its id.")
     ] = False,
+    receive: Annotated[
+        bool,
+        typer.Option("--receive", help="Keep messages for `natsproc receive`; none goes to its stdin."),
+    ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Run an id again that has ended.")] = False,
     output: Annotated[
         Literal["text", "json"],
@@ -66,7 +70,8 @@ def run(
             raise exits.Usage("--detach leaves nobody to type or to read: not with --interactive or -o json")
         from natsproc_cli import background
 
-        flags = [flag for flag, on in (("--pty", pty), ("--merge", merge), ("--restart", restart)) if on]
+        chosen = (("--pty", pty), ("--merge", merge), ("--receive", receive), ("--restart", restart))
+        flags = [flag for flag, on in chosen if on]
         named = [f"--label={key}={value}" for key, value in labels.items()]
         again = [*target.arguments(), *flags, *named, f"--id={id}", f"--kind={kind}", "--", *command]
         code = background.start(again)
@@ -77,7 +82,7 @@ def run(
     from natsproc.command.runner import Wrapped
 
     echo = report is None and output == "text"
-    wrapped = Wrapped(tuple(command), pty, merge, echo, stdin=0 if interactive else None)
+    wrapped = Wrapped(tuple(command), pty, merge, echo, stdin=0 if interactive else None, receive=receive)
     spec = {"id": id, "kind": kind, "labels": labels, "restart": restart}
     with exits.told_as_json(output):
         ended = run_async(_run(target, wrapped, spec, output, report))
@@ -97,7 +102,12 @@ async def _run(
     async with target.connect(start=True) as mesh:
         running = asyncio.create_task(
             run_command(
-                mesh, wrapped, **spec, foreground=True, started=lambda: loop.call_soon_threadsafe(runs.set)
+                mesh,
+                wrapped,
+                **spec,
+                foreground=True,
+                started=lambda: loop.call_soon_threadsafe(runs.set),
+                waiting=lambda: exits.remark(f"it has ended; waiting for {mesh.url} to store how"),
             )
         )
         begun = asyncio.create_task(runs.wait())

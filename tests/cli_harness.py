@@ -19,6 +19,7 @@ from harness import Server, running, wait_for
 
 BIN = Path(sys.executable).parent
 NATSPROC = str(BIN / "natsproc")
+KEPT_OUT = ("NATS", "NO_", "COLUMNS", "LINES")
 NOWHERE = "nats://127.0.0.1:1"
 
 
@@ -27,7 +28,7 @@ class Cli:
 
     def __init__(self, home: Path, url: str = "") -> None:
         self.home = home
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("NATS", "NO_"))}
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(KEPT_OUT)}
         self.env |= {
             "NATSPROC_HOME": str(home / "natsproc"),
             "HOME": str(home),

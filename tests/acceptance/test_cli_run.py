@@ -245,6 +245,9 @@ def test_the_first_run_starts_the_embedded_server_and_says_so(tmp_path: Path) ->
         done = cli("run", "--id", "second", "--", "echo", "again")
         assert (done.returncode, done.stdout, done.stderr) == (0, "again\n", "")
         assert cli.ok("ps", "-a", "-o", "id").split() == ["first", "second"]
+        (status,) = cli.json("status")
+        websocket = ("--server", status["ws_url"], "--creds", status["creds"])
+        assert cli.ok("ps", "-a", "-o", "id", *websocket).split() == ["first", "second"]
     finally:
         cli("down")
     assert cli("ps").returncode == 4

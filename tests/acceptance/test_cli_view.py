@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -185,6 +186,14 @@ def test_ps_as_table_as_json_and_as_ids(cli: Cli) -> None:
         assert cli.ok("ps", "-o", "id", "-l", "size=big", "--kind", "waiter") == "listed\n"
         assert cli.ok("ps", "-o", "id", "-l", "size=medium") == ""
         assert cli.ok("ps", "-o", "id", "--kind", "nobody") == ""
+
+
+def test_ps_does_not_import_what_takes_long_and_is_not_needed(cli: Cli) -> None:
+    script = "import sys; from natsproc_cli.main import main; main(['ps']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], env=cli.env, capture_output=True, text=True)
+    modules = set(done.stdout.splitlines()[-1].split())
+    assert "nats" in modules
+    assert not modules & {"aiohttp", "pydantic", "rich", "pyte", "psutil"}
 
 
 def test_ps_shows_ended_ones_when_asked(cli: Cli) -> None:

@@ -146,8 +146,6 @@ class TextView(_Buffered):
             self._write("\n")
             self._open = ""
 
-    # what programs print
-
     def _output(self, event: Event) -> None:
         raw = output_bytes(event.data)
         if self._names:
@@ -170,12 +168,12 @@ class TextView(_Buffered):
             self._write(f"{self._name(key[0])}{_last_drawn(line)}\n")
         if rest:
             self._unfinished[key] = rest
+        if len(rest) > BLOCK:
+            self._finish_lines(key[0])
 
     def _finish_lines(self, address: str | None = None) -> None:
         for key in [key for key in self._unfinished if address in (None, key[0])]:
             self._write(f"{self._name(key[0])}{_last_drawn(self._unfinished.pop(key))}\n")
-
-    # streams of tokens
 
     def _token(self, event: Event) -> None:
         data = event.data if isinstance(event.data, dict) else {}
@@ -203,8 +201,6 @@ class TextView(_Buffered):
         return self._write(
             self._head(event, stream or "text", CYAN) + plain(str(data.get("text", ""))) + "\n"
         )
-
-    # one line each
 
     def _event(self, event: Event) -> None:
         if event.terminal:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         AlreadyRunning,
         BadName,
         BadPayload,
+        Cancelled,
         Closed,
         Error,
         HardInterrupt,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "client": ("Exit", "Mesh", "ProcessHandle", "ProcessInfo", "connect"),
     "errors": (
-        "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "Closed", "Error", "HardInterrupt", "Interrupted",
+        "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "Cancelled", "Closed", "Error", "HardInterrupt", "Interrupted",
         "MeshMismatch", "NoMesh", "NoServer", "NoSuchProcess", "NotAllowed", "OwnershipLost", "ProcessFailed",
         "Refused", "ServerUnfit", "TimedOut", "TooLarge", "Unreachable",
     ),
@@ -66,7 +67,7 @@ _WHERE = {
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "BlockingProcess", "Closed", "Error", "Event", "Exit",
+    "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "BlockingProcess", "Cancelled", "Closed", "Error", "Event", "Exit",
     "HardInterrupt", "Interrupted", "Mesh", "MeshMismatch", "Message", "NoMesh", "NoServer", "NoSuchProcess",
     "NotAllowed", "Notice", "OwnershipLost", "Process", "ProcessFailed", "ProcessHandle", "ProcessInfo", "Receipt",
     "Refused", "ServerUnfit", "Tail", "TimedOut", "TooLarge", "Unreachable", "connect", "current", "process", "run",

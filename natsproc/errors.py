@@ -164,4 +164,4 @@ class HardInterrupt(BaseException):
 
 
 class Cancelled(BaseException):
-    """Somebody cancelled the process; not an `Exception`, so that `except Exception` lets it by."""
+    """Somebody cancelled or killed the process; not an `Exception`, so that `except Exception` lets it by."""

@@ -286,13 +286,15 @@ def run(
     name is the kind unless `kind` is given. Starts the embedded server if none is named and none runs, and
     says so on stderr. Ctrl-C is an interrupt.
 
-    Raises: Interrupted, what `natsproc.connect` and `Mesh.own` raise, and whatever the function raises.
+    Raises: Interrupted; SystemExit(143) if it was cancelled or killed, as for a program that got SIGTERM; what
+    `natsproc.connect` and `Mesh.own` raise, and whatever the function raises.
     """
     from .client import connect
 
     mesh = connect(server, creds=creds, context=context, namespace=namespace, prefix=prefix, start=True)
     chosen = kind or kind_of(function)
-    if not inspect.iscoroutinefunction(function):
+
+    def plain() -> Any:
         mesh.open()
         try:
             return run_blocking(
@@ -307,4 +309,7 @@ def run(
                 mesh, function, args, kwargs, id=id, kind=chosen, labels=labels, parent="", restart=restart
             )
 
-    return asyncio.run(main())
+    try:
+        return asyncio.run(main()) if inspect.iscoroutinefunction(function) else plain()
+    except Cancelled:
+        raise SystemExit(143) from None

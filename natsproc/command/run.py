@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from natsproc.client import Mesh
 
 IMPATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 2.0
 
 
 async def run_command(
@@ -40,12 +41,14 @@ async def run_command(
     restart: bool = False,
     foreground: bool = False,
     started: Callable[[], object] | None = None,
+    waiting: Callable[[], object] | None = None,
 ) -> Ended:
     """Run a command under an address, and return how it ended once its terminal event is stored.
 
     In the `foreground` Ctrl-C is an interrupt, again within two seconds a cancel, and then a kill; SIGTERM and SIGHUP
     cancel. A command that cannot be run ends with code 126 or 127, and `error` says why. Cancelling this cancels
-    the command, and waits for its end. `started` is called, on the I/O thread, once the command runs.
+    the command, and waits for its end. `started` is called, on the I/O thread, once the command runs; `waiting` if it has
+    ended and the server does not store that within two seconds.
 
     Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, NotAllowed; OwnershipLost.
     """
@@ -75,7 +78,9 @@ async def run_command(
             with suppress(Error):  # if it can still be written at all
                 await hosted.end("failed", 1, error=str(error))
             raise
+        late = mesh.io.loop.call_later(PATIENCE_SECONDS, waiting or (lambda: None))
         await hosted.end(runner.status, ended.code, signal=ended.signal, error=ended.error)
+        late.cancel()
         return ended
 
     hosted, runner = await mesh.io.call(begin())

@@ -45,6 +45,7 @@ class Wrapped:
     merge: bool = False  #: stdout and stderr through one pipe: exact order, all of it called stdout
     echo: bool = True  #: show the output here as well
     stdin: int | None = None  #: a descriptor to pass on to it; its inbox is passed on in any case
+    receive: bool = False  #: keep messages for `natsproc receive` and `current()`: none goes to its stdin
     size: Size | None = None  #: of its terminal; that of stdout's, or 24 rows of 80, unless given
     env: Mapping[str, str] | None = None
     cwd: str | None = None
@@ -71,6 +72,7 @@ class Runner:
         self._screen: Screen | None = None
         self._messages: Handoff[Message] = Handoff()  # for the program to receive
         self._local = local.LocalServer(process, self._messages.take, self._settle)
+        self._local.asked = wrapped.receive
         self._delays: dict[object, float] = {}
         self._stopped_by = ""  # cancelled or killed, once one of them was asked for
         self._grace_ends = 0.0

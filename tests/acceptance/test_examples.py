@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import ROOT
+from harness import ROOT, wait_for
 
 NATSPROC = Path(sys.executable).parent / "natsproc"
 
@@ -83,3 +83,78 @@ def test_training_is_found_steered_and_read_by_the_command(environment):
     finally:
         job.kill()
         job.wait()
+
+
+def call(environment, *arguments, **options):
+    done = subprocess.run(
+        [NATSPROC, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_answer_is_stopped_midway_and_the_conversation_goes_on(environment):
+    job = subprocess.Popen([sys.executable, ROOT / "examples" / "answering.py"], env=environment)
+    try:
+        wait_for(lambda: "answering" in call(environment, "up") + call(environment, "ps", "-o", "id"), 30)
+        tail = subprocess.Popen(
+            [NATSPROC, "tail", "-o", "json", "answering"], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        call(environment, "send", "answering", "what is a bus?")
+        seen = []
+        for line in tail.stdout:
+            seen.append(json.loads(line))
+            kinds = [item["type"] for item in seen]
+            if kinds.count("token") == 5 and "interrupted" not in kinds:
+                call(environment, "interrupt", "answering", "-m", "shorter, please")
+            if kinds.count("text") == 2:
+                call(environment, "cancel", "answering")
+        texts = [item["data"] for item in seen if item["type"] == "text"]
+        assert len(texts[1]["text"].split()) == 5
+        assert texts[0]["text"].startswith(texts[1]["text"])
+        assert [item["data"]["status"] for item in seen if item["type"] == "exited"] == ["cancelled"]
+    finally:
+        job.kill()
+        job.wait()
+
+
+def test_a_script_speaks_and_listens_through_its_wrapper(environment):
+    path = f"{NATSPROC.parent}:{environment['PATH']}"
+    job = subprocess.Popen(
+        [NATSPROC, "run", "--id", "inside", "--receive", "--", "sh", ROOT / "examples" / "inside.sh"],
+        env=environment | {"PATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(lambda: "inside" in call(environment, "up") + call(environment, "ps", "-o", "id"), 30)
+        call(environment, "send", "inside", "a name")
+        assert job.communicate(timeout=60)[0] == "hello, a name\n"
+        log = [json.loads(line) for line in call(environment, "logs", "-o", "json", "inside").splitlines()]
+        assert [item["data"]["done"] for item in log if item["type"] == "progress"] == [1, 2, 3]
+        assert [item["data"]["text"] for item in log if item["type"] == "log"] == ["I run under inside"]
+        assert sum(item["type"] == "metric" for item in log) == 3
+    finally:
+        job.kill()
+        job.wait()
+
+
+def test_a_viewer_that_keeps_its_cursor_goes_on_there(environment, tmp_path):
+    call(environment, "run", "--id", "seen", "--", "sh", "-c", "echo one; sleep 0.2; echo two")
+
+    def watch():
+        return subprocess.run(
+            [sys.executable, ROOT / "examples" / "watch.py", "seen"],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+        ).stdout  # fmt: skip
+
+    assert [line.split()[0] for line in watch().splitlines()] == [
+        "started", "output", "output", "exited", "caught_up", "ended",
+    ]  # fmt: skip
+    assert [line.split()[0] for line in watch().splitlines()] == ["caught_up", "ended"]

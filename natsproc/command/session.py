@@ -76,7 +76,11 @@ class Session:
                     pass_fds=[theirs.fileno()], start_new_session=True,
                 )  # fmt: skip
             session = cls(process, reader, writer)
-            await session._started
+            try:
+                await session._started
+            except OSError:
+                await session._listener  # the guard is reaped before the loop may close
+                raise
         except BaseException:
             writer.close()  # at which the guard ends whatever has started
             raise

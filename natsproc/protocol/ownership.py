@@ -45,13 +45,12 @@ class Fold:
     cuts does. The answer is then UNSURE until that table has been read after the entry in doubt.
     """
 
-    __slots__ = ("_base", "_cuts", "_doubt", "_floor", "_placed", "_since", "epoch", "missing", "next_offset", "run")  # fmt: skip
+    __slots__ = ("_base", "_cuts", "_doubt", "_floor", "_placed", "_since", "epoch", "missing", "next_offset")
 
     def __init__(self, cuts: Iterable[Cut] = (), *, cursor: Cursor | None = None, position: int = 0) -> None:
         """Begin behind `cursor`, or else behind `position`, of which nothing is known but the cuts."""
         self._cuts = merge_cuts(cuts, ())
         self.epoch = 0
-        self.run = 0
         self.next_offset: int | None = 1  #: None: the first event that is not void sets it
         self.missing: tuple[int, int] | None = None  #: offsets found to be lost; whoever reads it resets it
         self._base = 0  # the event that set next_offset, which might have been a repeat or ahead of others
@@ -60,7 +59,7 @@ class Fold:
         self._placed = False  # whether `epoch` is that of the place in the log
         self._since = position  # everything behind this position was fed
         if cursor is not None:
-            self.epoch, self.run, self.next_offset = cursor.epoch, cursor.run, cursor.offset + 1
+            self.epoch, self.next_offset = cursor.epoch, cursor.offset + 1
             self._doubt, self._placed, self._since = _SURE, True, cursor.position
         elif position:
             self.next_offset = self._doubt = None
@@ -119,10 +118,10 @@ class Fold:
         """Find the epoch of a place that was not reached entry by entry."""
         cut = cut_before(self._cuts, position)
         if cut is not None and cut.epoch > self.epoch:
-            self.epoch, self.run = cut.epoch, cut.run
+            self.epoch = cut.epoch
             self._expect_any()
         elif not self.epoch and not entry.is_mark:
-            self.epoch, self.run = entry.epoch, entry.run
+            self.epoch = entry.epoch
         self._since = position - 1
         self._placed = True
 
@@ -139,7 +138,7 @@ class Fold:
             found = Cut(entry.epoch, entry.run, self.next_offset or 0, position)
             self._cuts = merge_cuts(self._cuts, (found,))
             self._doubt = self.next_offset
-        self.epoch, self.run, self._placed = entry.epoch, entry.run, True
+        self.epoch, self._placed = entry.epoch, True
         return Verdict.CUT
 
     def _event(self, entry: Entry) -> Verdict:

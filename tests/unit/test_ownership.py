@@ -172,7 +172,7 @@ def test_a_trimmed_mark_is_known_from_the_table():
     fold.refresh([Cut(9, 2, 5, 20)], trimmed=True)
     assert fold.feed(30, event(5, 4)) is Verdict.VOID
     assert fold.feed(31, event(9, 5)) is Verdict.COUNTS
-    assert (fold.epoch, fold.run, fold.missing) == (9, 2, (4, 4))
+    assert (fold.epoch, fold.missing) == (9, (4, 4))
 
 
 def test_a_recorded_cut_says_where_its_epoch_begins():
@@ -194,6 +194,37 @@ def test_an_epoch_that_begins_above_what_was_counted_is_looked_up():
     assert fold.feed(12, event(9, 6)) is Verdict.COUNTS
 
 
+def test_an_epoch_that_nobody_recorded_has_no_events_above_the_next():
+    """Whoever writes events has recorded its cut before, so this is no place where anything was lost."""
+    fold = Fold(cursor=Cursor(10, 5, 1, 3))
+    assert fold.feed(11, mark(9)) is Verdict.CUT
+    assert fold.feed(12, event(9, 6)) is Verdict.UNSURE
+    fold.refresh([Cut(5, 1, 1, 1)])
+    assert fold.feed(12, event(9, 6)) is Verdict.HOLE
+    assert fold.feed(13, event(9, 4)) is Verdict.COUNTS
+
+
+def test_without_any_record_the_first_entry_sets_epoch_and_offset():
+    fold = Fold()
+    assert fold.feed(30, event(5, 8)) is Verdict.UNSURE
+    fold.refresh([])
+    assert fold.feed(30, event(5, 8)) is Verdict.COUNTS
+    assert fold.feed(31, event(5, 9)) is Verdict.COUNTS
+    assert fold.missing == (1, 7)
+
+
+def test_a_cut_that_begins_elsewhere_than_a_start_in_the_middle_led_to():
+    """The start lay among repeats; whoever can shall read from further up."""
+    table = [Cut(5, 1, 1, 1), Cut(9, 1, 30, 60)]
+    fold = Fold(table, position=50)
+    fold.refresh(table)
+    assert fold.feed(51, event(5, 20)) is Verdict.COUNTS
+    assert fold.feed(60, mark(9)) is Verdict.UNSURE
+    fold.refresh(table)
+    assert fold.feed(60, mark(9)) is Verdict.CUT
+    assert fold.missing == (21, 29)
+
+
 def test_after_a_start_in_the_middle_repeats_are_in_doubt_for_a_while():
     fold = Fold([Cut(5, 1, 1, 1)], position=50)
     assert fold.feed(51, event(5, 20)) is Verdict.UNSURE
@@ -212,6 +243,7 @@ def test_after_a_start_in_the_middle_repeats_are_in_doubt_for_a_while():
 
 def test_an_owner_of_an_empty_log_begins_where_the_record_says():
     assert Fold().settle() == 1
+    assert Fold(cursor=Cursor(10, 5, 1, 3)).settle(least=17) == 4, "the log knows better"
     fold = Fold([Cut(5, 1, 1, 1)], position=40)
     fold.refresh([Cut(5, 1, 1, 1)])
     assert fold.feed(41, mark(9)) is Verdict.CUT
@@ -249,6 +281,12 @@ def test_merging_tables_is_a_union(cuts, data):
     some = data.draw(st.lists(st.sampled_from(cuts), unique=True)) if cuts else []
     assert merge_cuts(some, cuts) == cuts
     assert merge_cuts(cuts, some) == cuts
+
+
+def test_a_cut_at_the_first_entry_is_all_there_is_to_keep():
+    assert prune_cuts(TABLE, 20) == TABLE[1:]
+    assert prune_cuts(TABLE, 19) == TABLE
+    assert prune_cuts(TABLE, 99) == TABLE[2:]
 
 
 def test_what_the_record_says_of_an_epoch_stands():
@@ -297,6 +335,7 @@ def test_whoever_takes_over_keeps_the_run_and_the_cuts_and_gets_a_new_epoch():
     claim = claimed(OLD, 8)
     assert claim == Claim("n2", "new", epoch=0, run=3, cuts=TABLE, extra={"later": 1})
     assert claim.epoch_at(9) == 9
+    assert take(ADDRESS, OLD, 8, node="new", nonce="n2", alive=False) == claim
     assert claimed(OLD, 8, restart=True).run == 3, "a run that has not ended goes on"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from natsproc_cli.exits import Usage
@@ -27,6 +27,7 @@ def test_what_are_no_keys_is_a_usage_error(text: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=4).map(lambda raw: bytes(0x10 + byte % 3 for byte in raw)), max_size=8))
+@example([b"\x10\x10\x10\x11"])  # the keys, begun anew within themselves
 def test_all_that_is_typed_before_the_keys_goes_on_and_nothing_behind_them(blocks: list[bytes]) -> None:
     found = DetachKeys(KEYS)
     passed, complete = b"", False

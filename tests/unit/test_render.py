@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from natsproc.protocol.messages import Event, Notice
@@ -207,6 +207,7 @@ def test_lines_of_several_processes_are_shown_whole() -> None:
 
 
 @given(st.lists(hostile, max_size=6))
+@example(["\x1b]0;title\x07", "\x1b[6n", "\x1b[2J"])
 def test_a_program_on_a_terminal_keeps_colours_and_returns_and_nothing_else(parts: list[str]) -> None:
     harmless = Harmless()
     shown = "".join(harmless.feed(part) for part in parts)

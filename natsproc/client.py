@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -18,7 +18,7 @@ from natsproc.bus.inbox import Sent
 from natsproc.bus.liveness import answers
 from natsproc.bus.registry import Registry
 from natsproc.bus.thread import IOThread
-from natsproc.errors import Closed, NotAllowed, ProcessFailed, TimedOut
+from natsproc.errors import AlreadyEnded, Closed, Error, NotAllowed, ProcessFailed, TimedOut
 from natsproc.protocol.messages import EXITED, Command, Cursor, Event, Json, Receipt, Record
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, Address, Names, check_name, new_token
 
@@ -75,12 +75,18 @@ class Mesh:
         self.namespace = namespace
         self._find = find
         self._io: IOThread | None = None
-        self._node: Node | None = None
+        self._node: asyncio.Task[Node] | None = None
 
     # Opening and closing come as a coroutine for loops, and as a plain call for threads.
 
     async def __aenter__(self) -> Mesh:
-        await asyncio.to_thread(self.open)
+        endpoint = await asyncio.to_thread(self._find)
+        self._io = IOThread()
+        try:
+            await self._io.call(self._open(endpoint))
+        except BaseException:
+            self._io.stop()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -107,7 +113,7 @@ class Mesh:
             await self.connection.close()
             raise
         self.registry = Registry(self.connection, self.names)
-        self._node_lock = asyncio.Lock()
+        self._node = None
 
     def close(self) -> None:
         """Store what is pending, say goodbye and disconnect, blocking. Processes elsewhere go on."""
@@ -117,7 +123,8 @@ class Mesh:
 
     async def _close(self) -> None:
         if self._node is not None:
-            await self._node.stop()
+            with suppress(Error):
+                await (await self._node).stop()
         await self.connection.close()
 
     @property
@@ -218,15 +225,18 @@ class Mesh:
         return await self.io.call(self.started_node())
 
     async def started_node(self) -> Node:
+        """The same, on the I/O thread."""
+        if self._node is None or (self._node.done() and self._node.exception()):
+            self._node = asyncio.create_task(self._start_node())
+        return await asyncio.shield(self._node)  # others wait for it too
+
+    async def _start_node(self) -> Node:
         from . import __version__
         from .node import Node
 
-        async with self._node_lock:
-            if self._node is None:
-                node = Node(self.connection, self.names, __version__)
-                await node.start()
-                self._node = node
-        return self._node
+        node = Node(self.connection, self.names, __version__)
+        await node.start()
+        return node
 
     @asynccontextmanager
     async def own(
@@ -246,9 +256,9 @@ class Mesh:
         Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, NotAllowed; and Interrupted, when it
         was interrupted outside any scope.
         """
-        from .functions import owned
+        from .functions import new_spec, owned
 
-        async with owned(self, id, kind=kind, labels=labels, parent=parent, restart=restart) as proc:
+        async with owned(self, new_spec(self, id, kind, labels, parent, restart)) as proc:
             yield proc
 
     async def run(
@@ -268,11 +278,10 @@ class Mesh:
         A plain function runs in a thread of its own, with a BlockingProcess. Raises as `own`, and whatever the
         function raises.
         """
-        from .functions import run_on
+        from .functions import kind_of, new_spec, run_on
 
-        return await run_on(
-            self, function, args, kwargs, id=id, kind=kind, labels=labels, parent=parent, restart=restart
-        )
+        spec = new_spec(self, id, kind or kind_of(function), labels, parent, restart)
+        return await run_on(self, spec, function, args, kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,10 +439,10 @@ class ProcessHandle:
         Raises: NoSuchProcess, Unreachable, TimedOut; AlreadyEnded once it has ended.
         """
         receipt = await self.command("inspect", data={"stack": stack}, timeout=timeout)
+        if receipt.status == "accepted":
+            raise TimedOut(f"{self.address} was not inspected: {receipt.why}")
         if not receipt.applied:
-            from natsproc.errors import AlreadyEnded
-
-            raise AlreadyEnded(receipt.why or f"{self.address} did not answer in time")
+            raise AlreadyEnded(receipt.why)
         return receipt.data
 
     async def wait(self, timeout: float | None = None) -> Exit:

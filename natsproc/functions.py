@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import functools
 import inspect
 import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from natsproc.errors import Cancelled, Closed, Error, Interrupted
+from natsproc.errors import AlreadyEnded, Cancelled, Closed, Error, Interrupted
 from natsproc.protocol.messages import Command, Outcome
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, new_id, sanitize
 
@@ -52,7 +53,7 @@ class PythonTarget:
     """What commands reach inside Python code; `loop` is None for a plain function."""
 
     def __init__(self, hosted: Hosted, loop: asyncio.AbstractEventLoop | None) -> None:
-        self._hosted = hosted
+        self.hosted = hosted
         self.interruptions = Interruptions(loop, on_scope_exit=self._interrupted)
         self.killed = False
 
@@ -60,7 +61,7 @@ class PythonTarget:
         """Record it where the code stops, before what the code says of it."""
         if interrupt.command:
             try:
-                self._hosted.note(
+                self.hosted.note(
                     "interrupted", interrupt.command, interrupt.sender, interrupt.reason, interrupt.message
                 )
             except Error:
@@ -87,8 +88,12 @@ class PythonTarget:
                 future = interruptions.cancel(hard=True)
             case _:
                 return Outcome("refused", f"Python code cannot {command.verb}")
-        self._hosted.mailbox.nudge()
+        self.hosted.mailbox.nudge()
         waited = asyncio.wrap_future(future)
+        if command.verb == "cancel" and command.grace is not None:
+            await asyncio.wait([waited], timeout=command.grace)
+            if not waited.done():
+                interruptions.cancel(hard=True)
         if command.verb != "kill":
             return await waited
         done, _ = await asyncio.wait([waited], timeout=KILL_SECONDS)
@@ -107,19 +112,14 @@ class PythonTarget:
         return state
 
 
-def _spec(
-    mesh: Mesh,
-    id: str | None,
-    kind: str,
-    labels: Mapping[str, str] | None,
-    parent: str,
-    restart: bool,
-    title: str = "",
+def new_spec(
+    mesh: Mesh, id: str | None, kind: str, labels: Mapping[str, str] | None, parent: str, restart: bool
 ) -> Spec:
+    """What a process of Python code is to be. Raises: BadName."""
     kind = sanitize(kind, "process")
     address = mesh.address(id or new_id(kind))
     parent = parent or os.environ.get("NATSPROC_ADDRESS", "")
-    return Spec(address, kind, dict(labels or {}), parent, title=title, restart=restart)
+    return Spec(address, kind, dict(labels or {}), parent, restart=restart)
 
 
 def _ending(error: BaseException | None, killed: bool) -> tuple[str, int, str | None]:
@@ -137,120 +137,107 @@ def _ending(error: BaseException | None, killed: bool) -> tuple[str, int, str | 
     return "failed", 1, f"{type(error).__name__}: {error}"
 
 
+async def _end(target: PythonTarget, error: BaseException | None, result: Any) -> None:
+    status, code, text = _ending(error, target.killed)
+    with suppress(AlreadyEnded):  # killed, or its mesh closed, while it still ran
+        await target.hosted.end(status, code, result=result, error=text)
+
+
 @asynccontextmanager
-async def owned(
-    mesh: Mesh,
-    id: str | None,
-    *,
-    kind: str,
-    labels: Mapping[str, str] | None,
-    parent: str,
-    restart: bool,
-) -> AsyncIterator[Process]:
-    """See `Mesh.own`. The result to record may be left in the process's `result_data`."""
-    node = await mesh.node()
-    hosted = await mesh.io.call(node.host(_spec(mesh, id, kind, labels, parent, restart)))
+async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIterator[Process]:
+    """See `Mesh.own`. The result to record may be left in the process's `result_data`.
+
+    In the `foreground` Ctrl-C is an interrupt.
+    """
+    hosted = Hosted(await mesh.node(), spec)
     target = PythonTarget(hosted, asyncio.get_running_loop())
-    interruptions = target.interruptions
-    proc = Process(mesh.io, hosted, interruptions)
-    hosted.attach(target)
     error: BaseException | None = None
+    result: Any = None
     try:
-        async with interruptions.main_scope():
-            yield proc
+        await mesh.io.call(hosted.open(target))
+        proc = Process(mesh.io, hosted, target.interruptions)
+        async with target.interruptions.main_scope():
+            with _ctrl_c(target.interruptions) if foreground else nullcontext():
+                yield proc
+        result = proc.result_data
     except BaseException as caught:
         error = caught
         raise
     finally:
-        interruptions.close()
-        status, code, text = _ending(error, target.killed)
-        ending = mesh.io.submit(_end(hosted, status, code, proc.result_data, text))
-        await asyncio.shield(asyncio.wrap_future(ending))
-
-
-async def _end(hosted: Hosted, status: str, code: int, result: Any, error: str | None) -> None:
-    try:
-        await hosted.end(status, code, result=result, error=error)
-    except Closed:
-        pass
-    except Error as refused:
-        if hosted.log.ended:
-            return
-        if status == "completed":  # the result cannot be kept, so the run did not complete
-            await hosted.end("failed", 1, error=f"its result cannot be kept: {refused}")
-        raise
+        target.interruptions.close()
+        with suppress(Closed):  # also in a forked child, which writes nothing
+            await asyncio.shield(mesh.io.call(_end(target, error, result)))
 
 
 async def run_on(
     mesh: Mesh,
+    spec: Spec,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     *,
-    id: str | None,
-    kind: str | None,
-    labels: Mapping[str, str] | None,
-    parent: str,
-    restart: bool,
+    foreground: bool = False,
 ) -> Any:
     """See `Mesh.run`."""
-    chosen = kind or kind_of(function)
     if inspect.iscoroutinefunction(function):
-        async with owned(mesh, id, kind=chosen, labels=labels, parent=parent, restart=restart) as proc:
+        async with owned(mesh, spec, foreground=foreground) as proc:
             proc.result_data = await function(proc, *args, **kwargs)
         return proc.result_data
-    call = functools.partial(
-        run_blocking,
-        mesh,
-        function,
-        args,
-        kwargs,
-        id=id,
-        kind=chosen,
-        labels=labels,
-        parent=parent,
-        restart=restart,
-    )
-    return await asyncio.to_thread(call)
+    target = PythonTarget(Hosted(await mesh.node(), spec), None)
+    done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    context = contextvars.copy_context()
+    call = functools.partial(run_blocking, mesh, target, function, args, kwargs)
+
+    def work() -> None:
+        try:
+            done.set_result(context.run(call))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, name=f"natsproc {spec.address}", daemon=True).start()
+    finished = asyncio.wrap_future(done)
+    try:
+        return await asyncio.shield(finished)
+    except asyncio.CancelledError:
+        target.interruptions.cancel()
+        target.hosted.mailbox.nudge()
+        await asyncio.wait([finished])
+        raise
 
 
 def run_blocking(
     mesh: Mesh,
+    target: PythonTarget,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    *,
-    id: str | None,
-    kind: str,
-    labels: Mapping[str, str] | None,
-    parent: str,
-    restart: bool,
 ) -> Any:
     """Run a plain function in this thread under an address, and return its result."""
-    node = mesh.io.wait(mesh.started_node())
-    hosted = mesh.io.wait(node.host(_spec(mesh, id, kind, labels, parent, restart)))
-    target = PythonTarget(hosted, None)
     interruptions = target.interruptions
-    hosted.attach(target)
     result: Any = None
     error: BaseException | None = None
     try:
+        mesh.io.wait(target.hosted.open(target))
         with interruptions.main_thread_scope(), _ctrl_c(interruptions):
-            result = function(BlockingProcess(mesh.io, hosted, interruptions), *args, **kwargs)
+            result = function(BlockingProcess(mesh.io, target.hosted, interruptions), *args, **kwargs)
     except BaseException as caught:
         error = caught
         raise
     finally:
         interruptions.close()
-        status, code, text = _ending(error, target.killed)
-        mesh.io.wait(_end(hosted, status, code, result, text))
+        with suppress(Closed):
+            mesh.io.wait(_end(target, error, result))
     return result
 
 
 @contextmanager
 def _ctrl_c(interruptions: Interruptions) -> Iterator[None]:
     """Make Ctrl-C an interrupt like any other; the second one is Python's own."""
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) in (
+        signal.SIG_IGN,
+        None,
+    )  # as in the background of a shell script
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -292,24 +279,17 @@ def run(
     from .client import connect
 
     mesh = connect(server, creds=creds, context=context, namespace=namespace, prefix=prefix, start=True)
-    chosen = kind or kind_of(function)
-
-    def plain() -> Any:
+    spec = new_spec(mesh, id, kind or kind_of(function), labels, "", restart)
+    if not inspect.iscoroutinefunction(function):
         mesh.open()
         try:
-            return run_blocking(
-                mesh, function, args, kwargs, id=id, kind=chosen, labels=labels, parent="", restart=restart
-            )
+            target = PythonTarget(Hosted(mesh.io.wait(mesh.started_node()), spec), None)
+            return run_blocking(mesh, target, function, args, kwargs)
         finally:
             mesh.close()
 
     async def main() -> Any:
         async with mesh:
-            return await run_on(
-                mesh, function, args, kwargs, id=id, kind=chosen, labels=labels, parent="", restart=restart
-            )
+            return await run_on(mesh, spec, function, args, kwargs, foreground=True)
 
-    try:
-        return asyncio.run(main()) if inspect.iscoroutinefunction(function) else plain()
-    except Cancelled:
-        raise SystemExit(143) from None
+    return asyncio.run(main())

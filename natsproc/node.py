@@ -8,25 +8,29 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from textwrap import shorten
 from typing import Any, Protocol
 
-from natsproc.bus.claims import claim, mark_ended
+from natsproc.bus.claims import Owned, claim, insist, mark_ended
 from natsproc.bus.clock import now
 from natsproc.bus.connection import Connection
-from natsproc.bus.control import ControlServer, ServedControl
+from natsproc.bus.control import ServedControl
 from natsproc.bus.discovery import Discovery
 from natsproc.bus.handoff import Handoff
 from natsproc.bus.inbox import InboxReader
 from natsproc.bus.log import EventLog
 from natsproc.bus.registry import LeaseKeeper, Registry
 from natsproc.bus.writer import Writer
-from natsproc.errors import Closed, Error, TooLarge
+from natsproc.errors import AlreadyEnded, BadPayload, Closed, Error, NotAllowed, OwnershipLost, TooLarge
 from natsproc.protocol.messages import Command, Lease, Message, Outcome, Receipt, Record, Status
 from natsproc.protocol.names import Address, Names, new_token, sanitize
 
 SETTLE_SECONDS = 2.0
+STOP_SECONDS = 3.0
+MAX_ERROR = 10_000  #: characters
 
 # verb → the event that records that it was applied, and the state that follows
 _RECORDED = {
@@ -74,7 +78,6 @@ class Node:
         self.name = f"{sanitize(host, 'node')[:40]}-{new_token(6)}"
         self.registry = Registry(connection, names)
         self.writer = Writer(connection, names.event_stream)
-        self.control = ControlServer(connection, names, self.name)
         self.hosted: dict[Address, Hosted] = {}
         lease = Lease(self.name, host, os.getpid(), version, now())
         self._keeper = LeaseKeeper(connection, names, lease)
@@ -90,31 +93,41 @@ class Node:
 
     async def start(self) -> None:
         """Take the lease, and be found by discovery."""
-        await self.writer.start()
         await self._keeper.start()
+        await self.writer.start()
         await self._discovery.start(self._keeper.lease.started)
 
     async def host(self, spec: Spec) -> Hosted:
-        """Own a process from here on. Raises: AlreadyRunning, AlreadyEnded, NotAllowed, …"""
+        """Own a process from here on. Raises: as `Hosted.open`."""
         hosted = Hosted(self, spec)
-        await hosted.open()
-        self.hosted[spec.address] = hosted
-        self._keeper.update(len(self.hosted))
+        try:
+            await hosted.open()
+        except BaseException as error:
+            await hosted.end("failed", 1, error=str(error))
+            raise
         return hosted
 
-    def forget(self, hosted: Hosted) -> None:
-        self.hosted.pop(hosted.spec.address, None)
+    def count(self, hosted: Hosted, *, runs: bool) -> None:
+        """Take note that a process runs here, or no longer does."""
+        if runs:
+            self.hosted[hosted.spec.address] = hosted
+        elif self.hosted.get(hosted.spec.address) is hosted:
+            del self.hosted[hosted.spec.address]
         self._keeper.update(len(self.hosted))
 
     async def stop(self) -> None:
-        """Store what is pending, and say goodbye."""
+        """Stop what runs here, store what is pending, and say goodbye."""
+        await asyncio.gather(*(hosted.stop() for hosted in self.hosted.values()))
         await self._discovery.stop()
         await self.writer.close(timeout=5.0)
         await self._keeper.stop()
 
 
 class Hosted:
-    """One process on its node: its log, inbox, control and record."""
+    """One process on its node: its log, inbox, control and record.
+
+    Whoever makes one calls `end` in the end, whatever has become of `open`.
+    """
 
     log: EventLog
     epoch: int
@@ -126,15 +139,40 @@ class Hosted:
         self.mailbox: Handoff[Message] = Handoff()
         self.target: Target | None = None
         self._ready = asyncio.Event()
+        self._life = asyncio.Lock()  # opening and ending take turns
+        self._owned: Owned | None = None
+        self._over: Error | None = None  # why it cannot be ended any more
+        self._background: asyncio.Task[Any] | None = None
         self._recording = asyncio.Lock()
         self._revision = 0
-        self._noted: dict[str, int] = {}  # command → offset of the event that records it
+        self._noted: dict[tuple[str, str], int] = {}  # sender and command → offset of what records it
         self._control: ServedControl | None = None
         self._inbox: InboxReader | None = None
+        self._forget: Callable[[], None] = lambda: None
+        self._ending: dict[str, Any] = {"status": "failed", "code": 1}
 
-    async def open(self) -> None:
-        """Claim the id, write the first event, and serve inbox and control."""
+    async def open(self, target: Target | None = None) -> None:
+        """Claim the id, write the first event, and serve inbox and control; commands act on `target`.
+
+        Raises: AlreadyRunning, AlreadyEnded, NotAllowed, and what `claim` raises.
+        """
+        if target:
+            self.attach(target)
+        denied: list[NotAllowed] = []
+        denials, names = self.node.connection.denials, self.node.names
+        async with (
+            self._life,
+            denials(names.control(self.spec.address), denied.append),
+            denials(names.delivered(self.spec.address), denied.append),
+        ):
+            await self._open()
+        if denied:
+            raise denied[0]
+
+    async def _open(self) -> None:
         node, spec = self.node, self.spec
+        if self._over:
+            raise self._over
         owned = await claim(
             node.connection,
             node.names,
@@ -143,7 +181,6 @@ class Hosted:
             writer=node.writer,
             restart=spec.restart,
         )
-        self._owned = owned
         self.epoch, self.run = owned.epoch, owned.run
         self.log = EventLog(
             node.connection,
@@ -163,22 +200,52 @@ class Hosted:
         lease = node.lease
         first = {"kind": spec.kind, "node": node.name, "host": lease.host, "pid": lease.pid}
         first |= {name: value for name in ("labels", "parent", "title") if (value := getattr(spec, name))}
+        self._owned = owned
+        node.count(self, runs=True)
         self.log.append_lifecycle(owned.kind, first)
-        self._inbox = InboxReader(node.connection, node.names, spec.address, self.mailbox.put, owned.received)
         # the control subject is served before anyone can find the process, and waits for its target
-        self._control, self._revision, _ = await asyncio.gather(
-            node.control.serve(spec.address, owned.epoch, self.apply),
-            node.registry.put(self.record),
-            self._inbox.start(),
-        )
+        self._control = ServedControl(node.connection, node.name, owned.epoch, self._apply)
+        await self._control.start(node.names.control(spec.address))
+        self._inbox = InboxReader(node.connection, node.names, spec.address, self.mailbox.put, owned.received)
+        await self._inbox.start()
+        self._revision = await insist(lambda: node.registry.put(self.record))
+        self._forget = node.connection.on_reconnect(self._make_sure)
+
+    def _make_sure(self) -> None:
+        """After a time without a connection: is the id still ours?"""
+        self._background = asyncio.create_task(self._confirm())
+
+    async def _confirm(self) -> None:
+        with suppress(Error):
+            try:
+                await self.log.flush()
+            except OwnershipLost as lost:
+                self._lose(lost)
+
+    def _lose(self, lost: OwnershipLost) -> None:
+        """A newer epoch owns the id: what runs here is stopped, and heard no more."""
+        if not self._over:
+            self._over = lost
+            self._background = asyncio.create_task(self._stop_lost(lost))
+
+    async def _stop_lost(self, lost: OwnershipLost) -> None:
+        self.mailbox.close(lost)
+        await self._leave()
+        if self.target:
+            sender = self.node.connection.sender
+            await self.target.apply(Command(new_token(), "cancel", sender, str(lost), grace=STOP_SECONDS))
 
     def attach(self, target: Target) -> None:
-        """Say what commands act on; until then they wait."""
+        """Say what commands act on; until then they wait. On the I/O thread."""
         self.target = target
         self._ready.set()
 
     async def apply(self, command: Command) -> Receipt:
         """Carry out one command, and return its final receipt once the log has stored what it did."""
+        assert self._control
+        return await asyncio.shield(self._control.take(command))
+
+    async def _apply(self, command: Command) -> Receipt:
         if command.verb == "ping":
             return self._receipt(command, Outcome(data={"offset": self.log.offset}))
         await self._ready.wait()
@@ -191,7 +258,7 @@ class Hosted:
         receipt = await self._record(command, outcome)
         if command.verb == "kill" and outcome.status == "unconfirmed":
             # its code goes on and cannot be stopped, but the run ends here, and nothing that it says counts
-            asyncio.create_task(self.end("killed", 137))
+            self._background = asyncio.create_task(self.end("killed", 137))
         return receipt
 
     def note(self, kind: str, command: str, sender: str, reason: str, message: Any, **more: Any) -> int:
@@ -204,7 +271,7 @@ class Hosted:
             offset = self.log.append_lifecycle(
                 kind, kept | {"message": None, "reason": reason[:1000]}, cause=command
             )
-        self._noted[command] = offset
+        self._noted[sender, command] = offset
         return offset
 
     async def _record(self, command: Command, outcome: Outcome) -> Receipt:
@@ -214,10 +281,13 @@ class Hosted:
             kind, state = "refused", None
             more["verb"] = command.verb
         try:
-            offset = self._noted.pop(command.id, 0) or self.note(
+            offset = self._noted.pop((command.sender, command.id), 0) or self.note(
                 kind, command.id, command.sender, command.reason, command.message, **more
             )
             await self.log.flush(offset)
+        except OwnershipLost as lost:
+            self._lose(lost)
+            raise
         except Error as error:
             # what is not in the log did not happen, as far as anyone else can tell
             status: Status = "too_late" if self.log.ended else "unconfirmed"
@@ -264,25 +334,54 @@ class Hosted:
                 pass  # for people only; the next change writes it again
 
     async def end(self, status: str, code: int, **data: Any) -> int:
-        """Write the one terminal event, once every command taken has its place before it; returns its offset."""
-        self.mailbox.close(Closed(f"{self.spec.address} has ended"))
-        if self._control:
-            await self._control.settle(SETTLE_SECONDS)
-        ending = {"status": status, "code": code} | {
-            key: value for key, value in data.items() if value is not None
-        }
-        try:
-            return await self.log.end(ending)
-        finally:
-            await self._leave(status, code)
+        """Write the one terminal event, once every command taken has its place before it; returns its offset.
 
-    async def _leave(self, status: str, code: int) -> None:
-        self.node.forget(self)
+        Does nothing, and returns 0, if the id was never won. A result that cannot be kept makes it a failure.
+        Raises: AlreadyEnded for every call but one; TooLarge, BadPayload for such a result; and as `EventLog.end`.
+        """
+        async with self._life:
+            if self._over:
+                raise self._over
+            self._over = AlreadyEnded(f"{self.spec.address} has ended")
+            self.mailbox.close(Closed(f"{self.spec.address} has ended"))
+            if self._owned is None:
+                return 0
+            if self._control:
+                await self._control.settle(SETTLE_SECONDS)
+            ending = {"status": status, "code": code}
+            ending |= {key: value for key, value in data.items() if value is not None}
+            if error := data.get("error"):
+                ending["error"] = str(error)[:MAX_ERROR].encode(errors="backslashreplace").decode()
+            try:
+                return await self._write_end(ending)
+            except OwnershipLost as lost:
+                self._over = lost
+                raise
+            finally:
+                await self._leave()
+
+    async def _write_end(self, ending: dict[str, Any]) -> int:
+        try:
+            self._ending = ending
+            return await self.log.end(ending)
+        except (TooLarge, BadPayload) as error:
+            if self.log.ended:  # an earlier event was too large, and ended the run
+                raise
+            self._ending = {"status": "failed", "code": 1, "error": f"its result cannot be kept: {error}"}
+            await self.log.end(self._ending)
+            raise
+
+    async def _leave(self) -> None:
+        assert self._owned
+        self.node.count(self, runs=False)
+        self._forget()
         if self._inbox:
             await self._inbox.close()
         async with self._recording:
             time = now()
-            self.record = replace(self.record, state=status, code=code, updated=time, ended=time)
+            self.record = replace(
+                self.record, state=self._ending["status"], code=self._ending["code"], updated=time, ended=time
+            )
             try:
                 if self.log.ended:
                     await mark_ended(self.node.connection, self.node.names, self._owned, self.log.offset)
@@ -291,3 +390,13 @@ class Hosted:
                 pass  # the log says that it ended; the registry is mended by the next owner or viewer
         if self._control:
             await self._control.close()
+
+    async def stop(self) -> None:
+        """Stop what runs, because its mesh is being closed, and end it."""
+        why = "its mesh was closed"
+        with suppress(Error, TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                if not self._life.locked():  # by an end that is under way
+                    sender = self.node.connection.sender
+                    await self.apply(Command(new_token(), "cancel", sender, why, grace=STOP_SECONDS / 2))
+                await self.end("cancelled", 143, error=why)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -18,7 +18,7 @@ from natsproc.bus.handoff import Handoff
 from natsproc.bus.liveness import unreachable
 from natsproc.bus.tail import Start, follow
 from natsproc.bus.thread import IOThread
-from natsproc.errors import BadPayload, Error
+from natsproc.errors import BadPayload, Closed
 from natsproc.protocol.messages import Cursor, Event, Notice, Record
 from natsproc.protocol.names import Address, check_name, check_pattern, is_pattern
 
@@ -38,12 +38,13 @@ BATCHES = 64
 class Follow(Generic[T]):
     """An async iterator over what a source on the I/O thread yields in batches."""
 
+    _pump: concurrent.futures.Future[None] | None = None
+
     def __init__(self, io: IOThread, source: Callable[[], AsyncIterator[Sequence[T]]]) -> None:
         self._io = io
         self._source = source
         self._batch: deque[T] = deque()
         self._handoff: Handoff[Sequence[T]] = Handoff(BATCHES)
-        self._pump: concurrent.futures.Future[None] | None = None
 
     def __aiter__(self) -> Follow[T]:
         return self
@@ -51,37 +52,43 @@ class Follow(Generic[T]):
     async def __anext__(self) -> T:
         while not self._batch:
             if self._pump is None:
-                self._pump = self._io.submit(self._run())
+                self._pump = self._io.submit(_pump(self._source, self._handoff))
             try:
                 self._batch.extend(await self._handoff.take())
             except Handoff.Done:
                 raise StopAsyncIteration from None
         return self._batch.popleft()
 
-    async def _run(self) -> None:
-        try:
-            async with aclosing(self._source()) as source:  # type: ignore[type-var]
-                async for batch in source:
-                    self._handoff.put(batch)
-                    await self._handoff.room()
-        except BaseException as error:
-            self._handoff.close(error if isinstance(error, Exception) else None)
-            raise
-        self._handoff.close()
-
     async def aclose(self) -> None:
         """Stop watching. What is watched goes on."""
         self._handoff.close()
         self._batch.clear()
-        if self._pump is not None and not self._pump.done():
+        self.__del__()
+
+    def __del__(self) -> None:  # of one that was left early and never closed, too
+        if self._pump is not None:
             self._pump.cancel()
-            await asyncio.sleep(0)
 
     async def __aenter__(self) -> Follow[T]:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+async def _pump(source: Callable[[], AsyncIterator[Sequence[T]]], into: Handoff[Sequence[T]]) -> None:
+    try:
+        async with aclosing(source()) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                into.put(batch)
+                await into.room()
+    except asyncio.CancelledError:
+        into.close(Closed("the mesh was closed"))  # unless the viewer closed it itself
+        raise
+    except Exception as error:
+        into.close(error)
+    else:
+        into.close()
 
 
 class Tail(Follow[Item]):
@@ -201,10 +208,10 @@ def tail_many(
     start = _start(None, n, since, None)
     wanted = _Selection(mesh, patterns, kind)
 
-    def read(address: Address) -> AsyncIterator[Sequence[Item]]:
+    def read(address: Address, start: Start) -> AsyncIterator[Sequence[Item]]:
         return _read(mesh, address, start, follow, compact, types)
 
-    return Tail(mesh.io, lambda: _merge(mesh, wanted, read, follow))
+    return Tail(mesh.io, lambda: _merge(mesh, wanted, read, start, follow))
 
 
 class _Selection:
@@ -231,56 +238,69 @@ class _Selection:
 
 
 async def _merge(
-    mesh: Mesh, wanted: _Selection, read: Callable[[Address], AsyncIterator[Sequence[Item]]], live: bool
+    mesh: Mesh,
+    wanted: _Selection,
+    read: Callable[[Address, Start], AsyncIterator[Sequence[Item]]],
+    start: Start,
+    live: bool,
 ) -> AsyncIterator[Sequence[Item]]:
     merged: Handoff[Sequence[Item]] = Handoff(BATCHES)
-    tasks: dict[Address, asyncio.Task[None]] = {}
+    tasks: set[asyncio.Task[None]] = set()
+    followed: set[Address] = set()
+    newest: dict[Address, int] = {}  # run that the registry has told of
+    shown: dict[Address, int] = {}  # run that was shown to its end
 
-    def begin(address: Address) -> None:
-        if (task := tasks.get(address)) is None or task.done():
-            tasks[address] = asyncio.create_task(forward(address))
-            tasks[address].add_done_callback(lambda _: finished())
+    def spawn(work: Coroutine[None, None, None]) -> None:
+        tasks.add(task := asyncio.create_task(work))
+        task.add_done_callback(finished)
 
-    async def forward(address: Address) -> None:
-        async with aclosing(read(address)) as source:  # type: ignore[type-var]
-            async for batch in source:
-                merged.put(batch)
-                await merged.room()
-
-    def finished() -> None:
-        errors = [
-            e
-            for t in tasks.values()
-            if t.done() and not t.cancelled() and isinstance(e := t.exception(), Error)
-        ]
-        if errors:
-            merged.close(errors[0])
-        elif not (live and wanted.patterns) and all(task.done() for task in tasks.values()):
+    def finished(task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            merged.close(error)
+        elif not tasks:
             merged.close()
 
-    async def discover() -> None:
-        async for _, record in mesh.registry.watch():
-            if record is not None and wanted.takes(record):
-                begin(record.address)
+    def begin(address: Address, run: int = 1) -> None:
+        newest[address] = max(run, newest.get(address, 0))
+        if address not in followed and newest[address] > shown.get(address, 0):
+            followed.add(address)
+            spawn(forward(address))
 
-    watcher: asyncio.Task[None] | None = None
+    async def forward(address: Address) -> None:
+        while newest[address] > (last := shown.get(address, 0)):
+            source = read(address, Start("run", run=last + 1) if last else start)
+            async with aclosing(source):  # type: ignore[type-var]
+                async for batch in source:
+                    merged.put(batch)
+                    await merged.room()
+                    for item in batch:
+                        if item.type == "ended":
+                            shown[address] = item.data["run"]
+            if not live:
+                break
+        followed.discard(address)
+
+    async def discover() -> None:
+        if live:
+            async for _, record in mesh.registry.watch(present=True):
+                if record is not None and wanted.takes(record):
+                    begin(record.address, record.run)
+        else:
+            for record in await mesh.registry.list(ended=True):
+                if wanted.takes(record):
+                    begin(record.address)
+
     try:
         for address in wanted.named:
             begin(address)
         if wanted.patterns:
-            if live:
-                watcher = asyncio.create_task(discover())
-                await asyncio.sleep(0)
-            for record in await mesh.registry.list(ended=not live):
-                if wanted.takes(record):
-                    begin(record.address)
-        if not tasks:
-            finished()
+            spawn(discover())
         while True:
             try:
                 yield await merged.take()
             except Handoff.Done:
                 return
     finally:
-        for task in (*tasks.values(), *([watcher] if watcher else ())):
+        for task in tasks:
             task.cancel()

@@ -11,23 +11,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from natsproc.errors import (
     BadPayload,
     Closed,
-    Error,
     NoServer,
     NoSuchProcess,
     NotAllowed,
+    OwnershipLost,
     ServerUnfit,
     TimedOut,
+    TooLarge,
     Unreachable,
 )
 from natsproc.protocol.messages import Command, Receipt, encode
 from natsproc.protocol.names import Address, Names, reply_is_clients
 
 from .connection import Connection, NoResponders
-from .registry import Registry, unsubscribe
+from .registry import Registry
 
 REMEMBERED = 1000
 BACK_SECONDS = 2.0
@@ -43,6 +45,13 @@ async def command(
     Lost connections are waited for and the command repeated under its id, which changes nothing.
     Raises: NoSuchProcess, Unreachable, NotAllowed, NoServer, TooLarge.
     """
+    payload = encode(command.to_json(), "command")
+    if len(payload) > (limit := connection.max_payload):
+        raise TooLarge(
+            f"a command of {len(payload)} bytes to {address} is larger than the server takes ({limit} bytes)",
+            size=len(payload),
+            limit=limit,
+        )
     accepted: Receipt | None = None
     clock = asyncio.get_running_loop().time
     silent_since = 0.0
@@ -51,7 +60,7 @@ async def command(
         async with asyncio.timeout(timeout):
             while True:
                 try:
-                    async for receipt in _exchange(connection, subject, command):
+                    async for receipt in _exchange(connection, subject, command.id, payload):
                         if receipt.status != "accepted":
                             return receipt
                         accepted = receipt
@@ -82,15 +91,15 @@ async def command(
         ) from None
 
 
-async def _exchange(connection: Connection, subject: str, command: Command) -> AsyncIterator[Receipt]:
+async def _exchange(connection: Connection, subject: str, id: str, payload: bytes) -> AsyncIterator[Receipt]:
     async with connection.replies(subject) as (reply, queue):
-        await connection.publish(subject, encode(command.to_json(), "command"), reply=reply)
+        await connection.publish(subject, payload, reply=reply)
         while True:
             item = await queue.get()
             if isinstance(item, Exception):
                 raise item
             receipt = Receipt.parse(item.data)
-            if receipt.command == command.id:
+            if receipt.command == id:
                 yield receipt
 
 
@@ -100,7 +109,7 @@ async def _too_late(
     """The receipt for a process that has ended; None if it should be running. Raises: NoSuchProcess."""
     try:
         record = await Registry(connection, names).get(address)
-    except (NoServer, ServerUnfit, TimedOut):  # restarting; asked again soon
+    except (NoServer, NoResponders, ServerUnfit, TimedOut):  # restarting; asked again soon
         return None
     if record is None:
         raise NoSuchProcess(f"no process {str(address)!r} is known here; `natsproc ps -a` lists all")
@@ -110,25 +119,8 @@ async def _too_late(
     return Receipt(command.id, command.verb, "too_late", why, connection.sender, record.node, record.epoch)
 
 
-class ControlServer:
-    """Answers commands for the processes of one node."""
-
-    def __init__(self, connection: Connection, names: Names, node: str) -> None:
-        self._connection = connection
-        self._names = names
-        self._node = node
-
-    async def serve(self, address: Address, epoch: int, apply: Apply) -> ServedControl:
-        """Answer the commands of one process from now on, until the result is closed."""
-        served = ServedControl(self._connection, self._node, epoch, apply)
-        served.subscription = await self._connection.subscribe(self._names.control(address), served.hear)
-        return served
-
-
 class ServedControl:
     """The control subject of one process, being served."""
-
-    subscription: object
 
     def __init__(self, connection: Connection, node: str, epoch: int, apply: Apply) -> None:
         self._connection = connection
@@ -136,8 +128,13 @@ class ServedControl:
         self._epoch = epoch
         self._apply = apply
         self._answers: OrderedDict[str, asyncio.Task[Receipt]] = OrderedDict()
+        self._subscription: Subscription | None = None
 
-    async def hear(self, msg: Msg) -> None:
+    async def start(self, subject: str) -> None:
+        """Answer commands from now on."""
+        self._subscription = await self._connection.subscribe(subject, self._hear)
+
+    async def _hear(self, msg: Msg) -> None:
         """Take one command. Anything that is not one, or not ours to answer, is left alone."""
         sender = msg.subject.rsplit(".", 1)[1]
         if not reply_is_clients(msg.reply, sender):
@@ -149,20 +146,23 @@ class ServedControl:
                 msg.reply, Receipt("", "", "refused", str(error), sender, self._node, self._epoch)
             )
             return
-        # one sender's ids are not another's
-        key = f"{sender} {command.id}"
-        task = self._answers.get(key)
-        if task is None:
-            task = asyncio.create_task(self._run(command))
-            self._answers[key] = task
-            self._forget_old()
+        task = self.take(command)
         if not task.done():
             await self._reply(msg.reply, self._receipt(command, "accepted"))
         task.add_done_callback(lambda done: self._answer(msg.reply, done))
 
+    def take(self, command: Command) -> asyncio.Task[Receipt]:
+        """Carry out a command, once, beside all others; what it comes to is the final receipt."""
+        key = f"{command.sender} {command.id}"  # one sender's ids are not another's
+        if (task := self._answers.get(key)) is None:
+            task = self._answers[key] = asyncio.create_task(self._run(command))
+            self._forget_old()
+        return task
+
     def _forget_old(self) -> None:
-        while len(self._answers) > REMEMBERED and next(iter(self._answers.values())).done():
-            self._answers.popitem(last=False)
+        if len(self._answers) > REMEMBERED:
+            oldest = next((key for key, task in self._answers.items() if task.done()), None)
+            self._answers.pop(oldest or "", None)
 
     def _receipt(self, command: Command, status: str, why: str = "") -> Receipt:
         return Receipt(command.id, command.verb, status, why, command.sender, self._node, self._epoch)  # type: ignore[arg-type]
@@ -174,8 +174,10 @@ class ServedControl:
             )
         try:
             return await self._apply(command)
-        except Error as error:
-            return self._receipt(command, "refused", str(error))
+        except OwnershipLost:
+            raise  # and no answer: the true owner's is the one that counts
+        except Exception as error:
+            return self._receipt(command, "refused", str(error) or repr(error))
 
     def _answer(self, reply: str, task: asyncio.Task[Receipt]) -> None:
         if not task.cancelled() and task.exception() is None:
@@ -195,4 +197,4 @@ class ServedControl:
 
     async def close(self) -> None:
         """Answer no more."""
-        await unsubscribe(self.subscription)
+        await self._connection.unsubscribe(self._subscription)

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from natsproc.errors import Error
 from natsproc.protocol.messages import encode
 
 from .connection import Connection
-from .registry import unsubscribe
 
 SERVICE = "natsproc"
 _TYPES = {
@@ -35,7 +35,7 @@ class Discovery:
         self._node = node
         self._version = version
         self._metadata = metadata
-        self._subscriptions: list[object] = []
+        self._subscriptions: list[Subscription] = []
 
     async def start(self, started: str) -> None:
         """Answer from now on; `started` is the node's start time, RFC 3339."""
@@ -71,4 +71,4 @@ class Discovery:
     async def stop(self) -> None:
         """Answer no more."""
         for subscription in self._subscriptions:
-            await unsubscribe(subscription)
+            await self._connection.unsubscribe(subscription)

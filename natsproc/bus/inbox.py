@@ -11,15 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from natsproc.errors import AlreadyEnded, Error, NoServer, NoSuchProcess, TimedOut, TooLarge
 from natsproc.protocol.messages import Json, Message, encode
 from natsproc.protocol.names import Address, Names, key_of, new_token
 
+from .claims import insist
 from .clock import now
 from .connection import Connection
 from .history import History
-from .registry import Registry, unsubscribe
+from .registry import Registry
 
 RECHECK_SECONDS = 60.0
 
@@ -48,13 +50,6 @@ async def send(
     Repeating it with the same `id` within two minutes stores nothing, so a lost answer is retried here.
     Raises: NoSuchProcess, AlreadyEnded, TooLarge, BadPayload, NotAllowed, NoServer, TimedOut.
     """
-    record = await Registry(connection, names).get(address)
-    if record is None:
-        raise NoSuchProcess(f"no process {str(address)!r} is known here; `natsproc ps -a` lists all")
-    if record.ended:
-        raise AlreadyEnded(
-            f"run {record.run} of {address} has ended ({record.state}): nobody will read the message"
-        )
     message = Message(id or new_token(), connection.sender, data, now(), kind=kind)
     payload = encode(message.to_json(), "message")
     if len(payload) > connection.max_payload - 512:
@@ -68,17 +63,26 @@ async def send(
     subject = names.inbox(address, connection.sender)
     try:
         async with asyncio.timeout(timeout):
-            while True:
-                try:
-                    answer = await connection.store(subject, payload, headers=headers, timeout=2.0)
-                    return Sent(message.id, int(answer["seq"]), bool(answer.get("duplicate")))
-                except (NoServer, TimedOut):
-                    await connection.wait_connected()
+            record = await insist(lambda: Registry(connection, names).get(address))
+            if record is None:
+                raise NoSuchProcess(f"no process {str(address)!r} is known here; `natsproc ps -a` lists all")
+            if record.ended:
+                raise AlreadyEnded(
+                    f"run {record.run} of {address} has ended ({record.state}): nobody will read the message"
+                )
+            answer = await insist(lambda: connection.store(subject, payload, headers=headers, timeout=2.0))
     except TimeoutError:
+        if not connection.connected:
+            raise NoServer(
+                f"the connection to {connection.url} was lost, and did not return in {timeout:g} s; sending the "
+                f"message again with id {message.id!r} stores it once"
+            ) from None
         raise TimedOut(
             f"the message to {address} was not acknowledged within {timeout:g} s; sending it again with id "
             f"{message.id!r} stores it once"
         ) from None
+    # of an id that nobody else can have, it is our own repeat
+    return Sent(message.id, int(answer["seq"]), id is not None and bool(answer.get("duplicate")))
 
 
 class InboxReader:
@@ -99,16 +103,17 @@ class InboxReader:
         self._cursors = dict(cursors)  # sender → position of the last message handed over
         self._history = History(connection, names.inbox_stream)
         self._lock = asyncio.Lock()
+        self._again = asyncio.Event()
+        self._forget = connection.on_reconnect(self._again.set)
+        self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Subscribe, then hand over what is stored already."""
-        self._again = asyncio.Event()
-        self._forget = self._connection.on_reconnect(self._again.set)
+        """Subscribe, then hand over what is stored already. Raises: NotAllowed, Closed."""
         self._subscription = await self._connection.subscribe(
             self._names.delivered(self._address), self._hear, max_messages=10_000
         )
-        await self._catch_up()
+        await insist(self._catch_up)
         self._task = asyncio.create_task(self._keep())
 
     async def _hear(self, msg: Msg) -> None:
@@ -159,4 +164,4 @@ class InboxReader:
         self._forget()
         if self._task:
             self._task.cancel()
-        await unsubscribe(self._subscription)
+        await self._connection.unsubscribe(self._subscription)

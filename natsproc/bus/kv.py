@@ -114,10 +114,14 @@ class Bucket:
                 raise
         return await self.update(key, value, last.position)
 
-    async def purge(self, key: str, ttl: int | None = None) -> int:
-        """Remove the key and its history, leaving a marker, for `ttl` seconds if given. Returns its revision."""
+    async def purge(self, key: str, ttl: int | None = None, *, revision: int = 0) -> int:
+        """Remove the key and its history, leaving a marker, for `ttl` seconds if given. Returns its revision.
+
+        Raises: Conflict, if a `revision` is given and is not the key's last.
+        """
         headers = {_OPERATION: "PURGE", "Nats-Rollup": "sub"}
-        return await self._store(key, b"", headers | ({"Nats-TTL": str(ttl)} if ttl else {}))
+        headers |= {"Nats-TTL": str(ttl)} if ttl else {}
+        return await self._store(key, b"", headers | ({_EXPECTED: str(revision)} if revision else {}))
 
     async def _store(self, key: str, value: bytes, headers: Headers) -> int:
         try:

@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator
 
 from nats.aio.msg import Msg
 
-from natsproc.errors import Error
+from natsproc.errors import Closed, Error, NotAllowed
 from natsproc.protocol.messages import Command, Notice
 from natsproc.protocol.names import Address, Names, new_token
 
 from .connection import Connection
 from .control import command
-from .registry import Registry, unsubscribe
+from .registry import Registry
 from .streams import LEASE_SECONDS
 
 PING_SECONDS = 1.0
@@ -69,9 +69,11 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
                     if again is not None and not again.ended and again.node == record.node:
                         said = (record.node, record.epoch)
                         yield Notice("unreachable", {"node": record.node, "epoch": record.epoch}, address)
+            except (NotAllowed, Closed):
+                return
             except Error:
                 await asyncio.sleep(PING_SECONDS)
                 look.set()
     finally:
         forget()
-        await unsubscribe(subscription)
+        await connection.unsubscribe(subscription)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from nats.aio.msg import Msg
@@ -16,6 +17,7 @@ from natsproc.errors import BadPayload, Error, OwnershipLost
 from natsproc.protocol.messages import Lease, Record, encode
 from natsproc.protocol.names import Address, Names, key_of
 
+from .claims import insist
 from .clock import seconds_between
 from .connection import Connection
 from .handoff import Handoff
@@ -24,6 +26,8 @@ from .kv import Bucket, Conflict, marker_of
 from .streams import LEASE_SECONDS
 
 RENEW_SECONDS = 1.0
+
+Change = tuple[Address, Record | None]
 
 
 class Registry:
@@ -61,10 +65,15 @@ class Registry:
                 revision = found.revision
 
     async def end(self, record: Record) -> None:
-        """Move a record to the bucket of ended ones."""
+        """Move a record to the bucket of ended ones; a next run's record that is there already stays."""
         key = key_of(record.address)
         await self._ended.put(key, encode(record.to_json()))
-        await self._live.purge(key)
+        while (found := await self._live.get(key, leader=True)) is not None:
+            live = parse_record(found.payload)
+            if live is not None and live.epoch > record.epoch:
+                return
+            with suppress(Conflict):
+                await self._live.purge(key, revision=found.revision)
 
     async def get(self, address: Address) -> Record | None:
         """The record of a process, live before ended; None if there is neither."""
@@ -111,30 +120,43 @@ class Registry:
             subjects[subject]: max(0.0, seconds_between(entry.time, now)) for subject, entry in last.items()
         }
 
-    async def watch(self, namespace: str | None = None) -> AsyncIterator[tuple[Address, Record | None]]:
+    async def watch(self, namespace: str | None = None, *, present: bool = False) -> AsyncIterator[Change]:
         """Every change of a live record from now on: its address, and the record, or None once it has ended.
 
-        After a reconnect every live record comes again, because a change may have been missed.
+        With `present` every record that lives now comes first. After a reconnect all come again, and so does what
+        has ended meanwhile. Raises: NotAllowed, Closed.
         """
-        changes: Handoff[tuple[Address, Record | None] | None] = Handoff()
+        changes: Handoff[Sequence[Change]] = Handoff()
+        known: set[Address] = set()
 
         async def changed(msg: Msg) -> None:
             address = self._names.address_of(msg.subject)
-            changes.put((address, None if marker_of(msg.headers or {}) else parse_record(msg.data)))
+            changes.put([(address, None if marker_of(msg.headers or {}) else parse_record(msg.data))])
 
-        subscription = await self._connection.subscribe(self._names.records(namespace or "*"), changed)
-        forget = self._connection.on_reconnect(lambda: changes.put(None))
+        def look() -> None:
+            changes.put(())
+
+        subject = self._names.records(namespace or "*")
+        forget = self._connection.on_reconnect(look)
+        subscription = await self._connection.subscribe(subject, changed)
+        look()
         try:
-            while True:
-                change = await changes.take()
-                if change is not None:
-                    yield change
-                    continue
-                for record in await self.list(namespace):
-                    yield record.address, record
+            async with self._connection.denials(subject, changes.close):
+                while True:
+                    change = await changes.take()
+                    for address, record in change or await self._look(namespace, known):
+                        (known.add if record else known.discard)(address)
+                        if change or present:
+                            yield address, record
+                    present = present or not change
         finally:
             forget()
-            await unsubscribe(subscription)
+            await self._connection.unsubscribe(subscription)
+
+    async def _look(self, namespace: str | None, known: set[Address]) -> Sequence[Change]:
+        """What lives now, and None for what is known and does not."""
+        records = {record.address: record for record in await insist(lambda: self.list(namespace))}
+        return [(address, records.get(address)) for address in (known - records.keys()) | records.keys()]
 
 
 def parse_record(payload: bytes) -> Record | None:
@@ -173,27 +195,15 @@ class LeaseKeeper:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            try:
+            with suppress(Error, TimeoutError):  # a lost lease ends nothing by itself
                 await self._connection.wait_connected()
-                await self._renew()
-            except Error:
-                continue  # a lost lease ends nothing by itself
+                async with asyncio.timeout(RENEW_SECONDS):  # an answer that was lost must not cost the lease
+                    await self._renew()
 
     async def stop(self) -> None:
         """Say goodbye: the lease is given up at once, so that nobody waits for it to expire."""
         if self._task:
             self._task.cancel()
-        try:
-            await self._bucket.purge(self.lease.node)
-        except Error:
-            pass
-
-
-async def unsubscribe(subscription: object) -> None:
-    """End a subscription, on a connection that may be gone already."""
-    import nats.errors
-
-    try:
-        await subscription.unsubscribe()  # type: ignore[attr-defined]
-    except (nats.errors.Error, ValueError):
-        pass
+        if self._connection.connected:
+            with suppress(Error):
+                await self._bucket.purge(self.lease.node)

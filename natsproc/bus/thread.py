@@ -71,16 +71,32 @@ class IOThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the I/O thread and await it here; cancelling here cancels it there."""
+        """Run a coroutine on the I/O thread and await it here; cancelling here cancels it there.
+
+        Raises: Closed, also if the thread is stopped meanwhile.
+        """
         if self.inside:
             return await coroutine
-        return await asyncio.wrap_future(self.submit(coroutine))
+        future = self.submit(coroutine)
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if task and task.cancelling() == before and future.cancelled():
+                raise Closed("the mesh was closed") from None
+            raise
 
-    def wait(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run a coroutine on the I/O thread and block for its result. Never call it from an event loop."""
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the I/O thread and block for its result. Never call it from an event loop.
+
+        Raises: as `call`.
+        """
         future = self.submit(coroutine)
         try:
-            return future.result(timeout)
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise Closed("the mesh was closed") from None
         except BaseException:
             future.cancel()
             raise

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc.bus.handoff import Handoff
 from natsproc.bus.thread import IOThread
-from natsproc.errors import TimedOut, TooLarge
+from natsproc.errors import Closed, TimedOut, TooLarge
 from natsproc.interruptions import Interruptions
-from natsproc.protocol.messages import Json, Message
+from natsproc.protocol.messages import Json, Message, encode
 from natsproc.protocol.names import Address
 
 from .node import Hosted
@@ -85,6 +85,10 @@ class _Core:
         self._appended += 1
         return self._log.append(*typed(type, data), cause=cause)
 
+    def _refuse_child(self) -> None:
+        if self._io.forked:
+            raise Closed(f"this is a forked child: the inbox of {self.address} belongs to its parent")
+
     def _taken(self, message: Message) -> None:
         what = {"message": message.id, "sender": message.sender, "position": message.position}
         try:
@@ -140,6 +144,7 @@ class Process(_Core, Speaking):
         Taking it is recorded in the log. Messages of one sender come in the order in which they were stored.
         Raises: TimedOut after `timeout` seconds; BadPayload; Closed once the process has ended.
         """
+        self._refuse_child()
         await self._interruptions.gate()
         try:
             async with asyncio.timeout(timeout):
@@ -202,6 +207,7 @@ class BlockingProcess(_Core, BlockingSpeaking):
 
     def receive(self, model: type[M] | None = None, *, timeout: float | None = None) -> Message:
         """See `Process.receive`. An interrupt lands here, too."""
+        self._refuse_child()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             nudges = self._mailbox.nudges
@@ -237,8 +243,10 @@ class BlockingProcess(_Core, BlockingSpeaking):
 class _Stream:
     """The text of one stream so far, and which offsets it covers."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, process: _Core, name: str) -> None:
         self.name = name
+        self._core = process
+        self._most = min(STREAM_PART, process._hosted.node.writer.limit // 2)
         self._parts: list[str] = []
         self._size = 0
         self._first = self._last = 0
@@ -248,44 +256,42 @@ class _Stream:
         """What was streamed since the last closing event."""
         return "".join(self._parts)
 
-    def _add(self, text: str, offset: int) -> bool:
-        self._parts.append(text)
-        self._size += len(text)
-        self._first = self._first or offset
-        self._last = offset
-        return self._size >= STREAM_PART
+    def _piece(self, text: str) -> dict[str, str]:
+        self._size += len(encode(text))
+        if self._size > self._most and self._parts:
+            self._close()
+            self._size = len(encode(text))
+        return {"stream": self.name, "text": text}
 
-    def _closing(self) -> dict[str, Any] | None:
-        if not self._parts:
-            return None
-        data = {"stream": self.name, "text": self.text, "first": self._first, "last": self._last}
-        self._parts, self._size, self._first = [], 0, 0
-        return data
+    def _add(self, text: str, offset: int) -> int:
+        self._parts.append(text)
+        self._first, self._last = self._first or offset, offset
+        return offset
+
+    def _close(self) -> None:
+        """Write the closing event; without a wait, so that an interrupted stream has it as well."""
+        if self._parts:
+            data = {"stream": self.name, "text": self.text, "first": self._first, "last": self._last}
+            self._parts, self._size, self._first = [], 0, 0
+            with suppress(TooLarge):  # one piece that only just fitted: it stays as it is
+                self._core._append("text", data, None)
 
 
 class TextStream(_Stream):
     """A text that is streamed piece by piece; made by `Process.stream`."""
 
     def __init__(self, process: Process, name: str) -> None:
-        super().__init__(name)
+        super().__init__(process, name)
         self._process = process
 
     async def token(self, text: str) -> int:
         """Write the next piece; returns its offset."""
-        offset = await self._process.emit("token", {"stream": self.name, "text": text})
-        if self._add(text, offset):
-            self._close()
-        return offset
-
-    def _close(self) -> None:
-        if (data := self._closing()) is not None:
-            self._process._append("text", data, None)
+        return self._add(text, await self._process.emit("token", self._piece(text)))
 
     async def __aenter__(self) -> TextStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # without a wait, so that an interrupted stream has its closing event as well
         self._close()
 
 
@@ -293,19 +299,12 @@ class BlockingTextStream(_Stream):
     """See `TextStream`; made by `BlockingProcess.stream`."""
 
     def __init__(self, process: BlockingProcess, name: str) -> None:
-        super().__init__(name)
+        super().__init__(process, name)
         self._process = process
 
     def token(self, text: str) -> int:
         """Write the next piece; returns its offset."""
-        offset = self._process.emit("token", {"stream": self.name, "text": text})
-        if self._add(text, offset):
-            self._close()
-        return offset
-
-    def _close(self) -> None:
-        if (data := self._closing()) is not None:
-            self._process._append("text", data, None)
+        return self._add(text, self._process.emit("token", self._piece(text)))
 
     def __enter__(self) -> BlockingTextStream:
         return self

@@ -279,6 +279,10 @@ class Connection:
                 async with asyncio.timeout(timeout):
                     item = await queue.get()
             except TimeoutError:
+                if not self.connected:
+                    raise NoServer(
+                        f"the connection to {self.url} is lost, and did not return in {timeout:g} s"
+                    ) from None
                 raise TimedOut(f"no answer on {subject} within {timeout:g} s") from None
         if isinstance(item, Exception):
             raise item

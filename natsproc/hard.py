@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -108,7 +109,7 @@ def strike(claim: Claim) -> None:
 def _on_signal(number: int, frame: FrameType | None) -> None:
     if callable(_previous):
         _previous(number, frame)
-    if shield.held(threading.get_ident()):
+    if is_delicate(threading.get_ident(), frame):
         return
     with shield:  # from the next signal, too
         claims = _claims[:]
@@ -116,6 +117,15 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         hit = any(claim() for claim in claims)
     if hit:
         raise HardInterrupt
+
+
+def is_delicate(ident: int, frame: FrameType | None = None) -> bool:
+    """Whether that thread is in code which, torn apart, would hold a lock, or lose a task or an offset for good:
+    behind the shield, in an event loop, or in natsproc itself.
+    """
+    frame = frame or sys._current_frames().get(ident)
+    module = str(frame.f_globals.get("__name__")) if frame is not None else ""
+    return shield.held(ident) or module.partition(".")[0] in ("asyncio", "natsproc")
 
 
 def raise_in(ident: int) -> None:

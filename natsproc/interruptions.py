@@ -275,7 +275,7 @@ class Interruptions:
         if force.by_signal(ident):
             force.strike(partial(self._is_hit, order))
             return False
-        if force.shield.held(ident):
+        if force.is_delicate(ident):
             return False
         order.remark = BEST_EFFORT
         force.raise_in(ident)

@@ -56,10 +56,11 @@ def age(loop: asyncio.AbstractEventLoop) -> float | None:
 
 def capture(loop: asyncio.AbstractEventLoop | None) -> dict[str, list[str]]:
     """The stack of every thread and of every task that waits in the loop, innermost frame last."""
+    frames = [(ident, list(traceback.walk_stack(frame))) for ident, frame in sys._current_frames().items()]
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     found = {
-        f"thread {names.get(ident, ident)}": traceback.format_stack(frame)
-        for ident, frame in sys._current_frames().items()
+        f"thread {names.get(ident, '')} ({ident})": traceback.StackSummary.extract(reversed(stack)).format()
+        for ident, stack in frames
         if ident != threading.get_ident()
     }
     for task in asyncio.all_tasks(loop) if loop is not None else ():
@@ -76,6 +77,6 @@ def _lines(coroutine: Any) -> list[str]:
             frame = frame or getattr(coroutine, f"{kind}_frame", None)
         if frame is None:
             break
-        lines += traceback.format_list(traceback.StackSummary.extract([(frame, frame.f_lineno)]))
+        lines += traceback.StackSummary.extract([(frame, frame.f_lineno)]).format()
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
     return lines

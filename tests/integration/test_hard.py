@@ -352,6 +352,45 @@ def test_a_shield_keeps_short_code_whole(monkeypatch: pytest.MonkeyPatch) -> Non
             assert counts[0] == counts[1]
 
 
+@pytest.mark.parametrize("module", ["asyncio.base_events", "natsproc.bus.log"])
+def test_code_of_the_event_loop_and_our_own_is_hit_behind(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = threading.Event()
+    strikes: list[int] = []
+    strike = hard.strike
+
+    def counted(claim: hard.Claim) -> None:
+        strikes.append(1)
+        strike(claim)
+
+    monkeypatch.setattr(hard, "strike", counted)
+    theirs: dict[str, Any] = {"__name__": module}
+    exec(
+        "def wait(strikes, clock, deadline):\n"
+        "    while len(strikes) < 3 and clock() < deadline: pass\n"
+        "    return len(strikes)",
+        theirs,
+    )
+
+    async def main() -> None:
+        code = Interruptions(asyncio.get_running_loop())
+        outcome = when(started, hit(code))
+        whole: list[int] = []
+        async with code.main_scope():
+            with pytest.raises(Interrupted):
+                async with code.scope():
+                    started.set()
+                    whole.append(theirs["wait"](strikes, time.monotonic, time.monotonic() + DEADLINE))
+                    spin(started)
+        assert whole
+        assert whole[0] >= 3
+        assert (await asyncio.wait_for(asyncio.wrap_future(outcome), DEADLINE)).status == "applied"
+
+    asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'TaskScope.__aexit__' was never awaited")
 def test_hits_at_any_moment_stop_the_code_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interruptions, "GRACE", 0.0)
     rounds = 100

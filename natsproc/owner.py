@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from natsproc import hard
 from natsproc.bus.handoff import Handoff
 from natsproc.bus.thread import IOThread
 from natsproc.errors import Closed, TimedOut, TooLarge
@@ -83,7 +84,8 @@ class _Core:
         if self._io.forked:
             return 0  # a forked child neither hangs nor writes
         self._appended += 1
-        return self._log.append(*typed(type, data), cause=cause)
+        with hard.shield:  # a hard interrupt in here would leave the log's lock locked
+            return self._log.append(*typed(type, data), cause=cause)
 
     def _refuse_child(self) -> None:
         if self._io.forked:
@@ -91,10 +93,11 @@ class _Core:
 
     def _taken(self, message: Message) -> None:
         what = {"message": message.id, "sender": message.sender, "position": message.position}
-        try:
-            self._log.append_lifecycle("received", {**what, "data": message.data}, cause=message.id)
-        except TooLarge:  # as a message it fits, as a part of an event it does not
-            self._log.append_lifecycle("received", what, cause=message.id)
+        with hard.shield:
+            try:
+                self._log.append_lifecycle("received", {**what, "data": message.data}, cause=message.id)
+            except TooLarge:  # as a message it fits, as a part of an event it does not
+                self._log.append_lifecycle("received", what, cause=message.id)
 
     def _stream_name(self, name: str) -> str:
         count = self._streams[name] = self._streams.get(name, 0) + 1

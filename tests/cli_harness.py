@@ -132,7 +132,11 @@ def cli_with_server(folder: Path) -> Iterator[tuple[Cli, Server]]:
     with running(folder / "nats") as server:
         cli = Cli(folder, server.url)
         cli.ok("setup")
-        yield cli, server
+        try:
+            yield cli, server
+        finally:  # what a failed test has left in the background
+            if left := cli("ps", "-N", "*", "-o", "id").stdout.split():
+                cli("kill", *left)
 
 
 def exit_code(child: pexpect.spawn) -> int:

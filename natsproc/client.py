@@ -116,7 +116,10 @@ class Mesh:
         self._node = None
 
     def close(self) -> None:
-        """Store what is pending, say goodbye and disconnect, blocking. Processes elsewhere go on."""
+        """Store what is pending, say goodbye and disconnect, blocking. Processes elsewhere go on.
+
+        The run of a process that is still owned here ends as cancelled, and its code learns so at its next call.
+        """
         if self._io is not None and self._io.alive:
             self._io.wait(self._close())
             self._io.stop()

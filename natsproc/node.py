@@ -116,7 +116,7 @@ class Node:
         self._keeper.update(len(self.hosted))
 
     async def stop(self) -> None:
-        """Stop what runs here, store what is pending, and say goodbye."""
+        """End what runs here, store what is pending, and say goodbye."""
         await asyncio.gather(*(hosted.stop() for hosted in self.hosted.values()))
         await self._discovery.stop()
         await self.writer.close(timeout=5.0)
@@ -392,11 +392,7 @@ class Hosted:
             await self._control.close()
 
     async def stop(self) -> None:
-        """Stop what runs, because its mesh is being closed, and end it."""
-        why = "its mesh was closed"
+        """End the run, because its mesh is being closed; its code learns so at its next call."""
         with suppress(Error, TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
-                if not self._life.locked():  # by an end that is under way
-                    sender = self.node.connection.sender
-                    await self.apply(Command(new_token(), "cancel", sender, why, grace=STOP_SECONDS / 2))
-                await self.end("cancelled", 143, error=why)
+                await self.end("cancelled", 143, error="its mesh was closed while it ran")

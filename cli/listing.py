@@ -26,6 +26,9 @@ from natsproc_cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.text import Text
+
     from natsproc.client import Mesh, ProcessInfo
     from natsproc.protocol.messages import Record
     from natsproc.protocol.names import Address
@@ -75,7 +78,7 @@ class Listing:
             async for _ in self._mesh.watch(namespace=self._namespace):
                 changed.set()
 
-        in_place = is_terminal(sys.stdout)
+        live = _live() if is_terminal(sys.stdout) else None
         following = asyncio.create_task(follow())
         shown: object = None
         try:
@@ -86,8 +89,8 @@ class Listing:
                 changed.clear()
                 infos = await self.read()
                 state = [(info.address, info.state, info.record.run) for info in infos]
-                if in_place:
-                    _redraw(self._table(infos))
+                if live:
+                    live.update(_text(self._table(infos)), refresh=True)
                 elif state != shown:
                     sys.stdout.write(self.write(infos, "table") + "\n")
                 sys.stdout.flush()
@@ -96,6 +99,8 @@ class Listing:
             following.result()
         finally:
             following.cancel()
+            if live:
+                live.stop()
 
     async def print_changes(self) -> None:
         """Print what runs now, then each record that changes, a JSON object a line."""
@@ -170,9 +175,18 @@ def _age(since: str, now: datetime) -> str:
     return "-"
 
 
-def _redraw(lines: list[str]) -> None:
-    """Draw over what the screen shows: home, each line cleared behind its end, then the rest of the screen."""
-    rows = shutil.get_terminal_size().lines
-    if len(lines) >= rows:
-        lines = [*lines[: rows - 2], f"… and {len(lines) - rows + 2} more"]
-    sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
+def _live() -> Live:
+    """A place on the terminal that is drawn over; what does not fit its height is left out."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(highlight=False)
+    live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+    live.start()
+    return live
+
+
+def _text(lines: Sequence[str]) -> Text:
+    from rich.text import Text
+
+    return Text.from_ansi("\n".join(lines), no_wrap=True)

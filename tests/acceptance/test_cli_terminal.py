@@ -84,11 +84,11 @@ def test_ps_keeps_its_table_up_to_date(cli: Cli, busy: str) -> None:
     with cli.terminal("ps", "-w") as ps:
         ps.expect("busy.*running")
         with cli.owner(BUSY, "appearing"):
-            ps.expect(r"\x1b\[H.*appearing")
+            ps.expect(r"\x1b\[2K.*appearing")
             cli.ok("pause", "appearing")
             ps.expect("appearing.*paused")
             cli.ok("kill", "appearing")
-            ps.expect(r"\x1b\[H((?!appearing).)*\x1b\[J")
+            ps.expect(r"ID ((?!appearing).)*\x1b\[2K")  # a whole table without it
         ps.sendintr()
         assert exit_code(ps) == 130
 

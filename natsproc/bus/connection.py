@@ -24,6 +24,7 @@ from natsproc.protocol.names import client_inbox, new_token, node_inbox
 
 OLDEST = (2, 11)
 CONNECT_TIMEOUT = 5.0
+REFUSED_TIMEOUT = 1.0  # where nothing listens, waiting longer helps nobody
 REQUEST_TIMEOUT = 5.0
 
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription) to \\?\"([^\"\\]+)", re.IGNORECASE)
@@ -79,13 +80,16 @@ class Connection:
         self._disconnected: list[Callable[[], None]] = []
         self._last_error = ""
         self._connected_once = False
+        self._hopeless: Callable[[], None] = lambda: None  # called when a first connection is refused
 
     @classmethod
     async def open(cls, endpoint: Endpoint, timeout: float = CONNECT_TIMEOUT) -> Connection:
         """Connect. Raises: NoServer, NotAllowed (bad credentials), ServerUnfit."""
         self = cls(endpoint)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as deadline:
+                soon = asyncio.get_running_loop().time() + min(timeout, REFUSED_TIMEOUT)
+                self._hopeless = lambda: deadline.reschedule(soon)
                 await self.nc.connect(
                     servers=list(endpoint.servers),
                     name=f"natsproc {endpoint.sender}",
@@ -106,6 +110,7 @@ class Connection:
         except (OSError, TimeoutError, nats.errors.Error, ValueError) as error:
             await self._abandon()
             raise self._connect_error(error) from None
+        self._hopeless = lambda: None
         self._up.set()
         self._connected_once = True
         if self.server_version < OLDEST:
@@ -184,6 +189,8 @@ class Connection:
     # nats-py's read loop dies with an error callback that raises, so these four never do
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error)
+        if isinstance(error, ConnectionRefusedError):
+            self._hopeless()
         if not self._connected_once and _UNAUTHORIZED.search(str(error)):
             raise error  # … but this one, which ends the first attempt to connect: others would go the same way
         found = _VIOLATION.search(str(error))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from natsproc.errors import Error
+from natsproc.errors import Error, TimedOut
 from natsproc.interruptions import Interruptions
 from natsproc.local import ADDRESS
 from natsproc.node import Hosted, Spec
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from natsproc.client import Mesh
 
 IMPATIENCE_SECONDS = 2.0
+GIVE_UP_SECONDS = 10.0
 PATIENCE_SECONDS = 2.0
 
 
@@ -79,13 +80,28 @@ async def run_command(
                 await hosted.end("failed", 1, error=str(error))
             raise
         late = mesh.io.loop.call_later(PATIENCE_SECONDS, waiting or (lambda: None))
-        await hosted.end(runner.status, ended.code, signal=ended.signal, error=ended.error)
+        ending = asyncio.create_task(
+            hosted.end(runner.status, ended.code, signal=ended.signal, error=ended.error)
+        )
+        hurried = asyncio.create_task(hurry.wait())
+        await asyncio.wait([ending, hurried], return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        try:
+            async with asyncio.timeout(None if ending.done() else GIVE_UP_SECONDS):
+                await ending
+        except TimeoutError:
+            raise TimedOut(
+                f"{spec.address} has ended, but the server did not store how: {ended.code}"
+            ) from None
         late.cancel()
         return ended
 
+    hurry = asyncio.Event()  # somebody has asked natsproc itself to end
     hosted, runner = await mesh.io.call(begin())
 
     def command(verb: str, reason: str) -> None:
+        if verb != "interrupt":
+            mesh.io.post(hurry.set)
         mesh.io.submit(hosted.apply(Command(new_token(), verb, mesh.sender, reason)))
 
     def resize() -> None:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .screen import Screen
 
 GRACE_SECONDS = 10.0
+SIGNAL_SECONDS = (
+    0.05  #: between a signal and what to do instead: a program that is stopped may drop its input
+)
 LINGER_SECONDS = 2.0
 KEYS_SECONDS = 5.0
 NOT_FOUND, CANNOT_RUN = 127, 126
@@ -290,6 +293,8 @@ class Runner:
             self._feeder.put(self._terminal.interrupt())
         else:
             await session.signal(signal.SIGINT)
+        if command.message is not None:
+            await asyncio.sleep(SIGNAL_SECONDS)
         if command.message is not None and not self._feeder.put(typed(command.message)):
             return Outcome(why="it got the signal, but not the message: its stdin is closed")
         return Outcome(why="it is paused, and will notice when it is resumed" if self._paused else "")

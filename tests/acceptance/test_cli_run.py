@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cli_harness import NATSPROC, Cli, cli_with_server
-from harness import wait_for
+from harness import running, wait_for
 
 ECHO = 'echo ready; while read line; do echo "got $line"; done; echo over'
 
@@ -265,3 +265,24 @@ def test_a_detached_run_holds_nothing_open(cli: Cli) -> None:
             assert reading.read() == b"quiet\n"  # to the end of file
         assert time.monotonic() < deadline
     cli.ok("kill", "quiet")
+
+
+def test_a_server_that_is_gone_for_good_does_not_hold_what_was_told_to_end(tmp_path: Path) -> None:
+    with running(tmp_path / "nats") as server:
+        cli = Cli(tmp_path, server.url)
+        cli.ok("setup")
+        with cli.started("run", "--id", "orphan", "--", "sleep", "100") as run:
+            wait_for(lambda: "orphan" in cli.ok("ps", "-o", "id"), what="orphan runs")
+            server.kill()
+            run.send_signal(signal.SIGTERM)
+            assert run.wait(40) == 125
+            assert run.stderr is not None
+            said = run.stderr.read().decode()
+            assert "waiting for" in said
+            assert "did not store how" in said
+            assert "Traceback" not in said
+
+
+def test_a_refused_connection_is_said_soon_and_with_what_to_do(tmp_path: Path) -> None:
+    done = Cli(tmp_path, "nats://127.0.0.1:1")("ps")
+    assert (done.returncode, "natsproc up" in done.stderr) == (4, True)

@@ -141,16 +141,19 @@ async def test_messages_stored_while_the_owner_was_cut_off_are_found(server):
     await make_mesh(server.url)
     link = Link(server.port)
     try:
-        async with natsproc.connect(link.url, sender="owner") as mine, natsproc.connect(server.url) as mesh:
-            async with mine.own("cut-off") as proc:
-                handle = mesh.process("cut-off")
-                await handle.send("before")
-                assert (await proc.receive(timeout=10)).data == "before"
-                link.cut()
-                for number in range(3):
-                    await handle.send(number)
-                link.mend()
-                assert [(await proc.receive(timeout=20)).data for _ in range(3)] == [0, 1, 2]
+        async with (
+            natsproc.connect(link.url, sender="owner") as mine,
+            natsproc.connect(server.url) as mesh,
+            mine.own("cut-off") as proc,
+        ):
+            handle = mesh.process("cut-off")
+            await handle.send("before")
+            assert (await proc.receive(timeout=10)).data == "before"
+            link.cut()
+            for number in range(3):
+                await handle.send(number)
+            link.mend()
+            assert [(await proc.receive(timeout=20)).data for _ in range(3)] == [0, 1, 2]
     finally:
         link.close()
 
@@ -158,33 +161,36 @@ async def test_messages_stored_while_the_owner_was_cut_off_are_found(server):
 async def test_a_viewer_that_sleeps_past_every_bound_still_sees_each_event_once(server):
     await make_mesh(server.url)
     total = 60_000
-    async with natsproc.connect(server.url, sender="viewer") as mesh, natsproc.connect(server.url) as owner:
-        async with owner.own("firehose") as proc:
-            tail = mesh.process("firehose").tail(types=["n"])
+    async with (
+        natsproc.connect(server.url, sender="viewer") as mesh,
+        natsproc.connect(server.url) as owner,
+        owner.own("firehose") as proc,
+    ):
+        tail = mesh.process("firehose").tail(types=["n"])
+        first = await anext(tail)
+        while not isinstance(first, natsproc.Event):
+            await proc.emit("n", 0)
             first = await anext(tail)
-            while not isinstance(first, natsproc.Event):
-                await proc.emit("n", 0)
-                first = await anext(tail)
-            awake = threading.Event()
+        awake = threading.Event()
 
-            async def speak():
-                for number in range(1, total):
-                    await proc.emit("n", number)
-                await proc.flush()
-                awake.set()
+        async def speak():
+            for number in range(1, total):
+                await proc.emit("n", number)
+            await proc.flush()
+            awake.set()
 
-            speaking = asyncio.create_task(speak())
-            await asyncio.wait_for(asyncio.to_thread(awake.wait, 60), 60)
-            await speaking
-            seen = [first.data]
-            async with asyncio.timeout(60):
-                async for item in tail:
-                    if isinstance(item, natsproc.Event):
-                        seen.append(item.data)
-                        if item.data == total - 1:
-                            break
-            assert seen == list(range(total))
-            await tail.aclose()
+        speaking = asyncio.create_task(speak())
+        await asyncio.wait_for(asyncio.to_thread(awake.wait, 60), 60)
+        await speaking
+        seen = [first.data]
+        async with asyncio.timeout(60):
+            async for item in tail:
+                if isinstance(item, natsproc.Event):
+                    seen.append(item.data)
+                    if item.data == total - 1:
+                        break
+        assert seen == list(range(total))
+        await tail.aclose()
 
 
 async def test_a_disconnected_viewer_and_controller_change_nothing(server):

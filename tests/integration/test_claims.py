@@ -10,7 +10,7 @@ from writing import NAMES, SERVERS, A, connected, events, own, record, stored, u
 
 from natsproc.bus import claims
 from natsproc.bus.claims import claim, mark_ended, release
-from natsproc.bus.control import ControlServer
+from natsproc.bus.control import ServedControl
 from natsproc.bus.kv import Bucket, Conflict
 from natsproc.errors import AlreadyEnded, AlreadyRunning, OwnershipLost, TimedOut
 from natsproc.protocol.messages import Entry, Lease, Receipt, encode, encode_event
@@ -44,7 +44,8 @@ async def answering(connection, epoch):
     async def apply(command):
         return Receipt(command.id, command.verb, "applied", epoch=epoch)
 
-    served = await ControlServer(connection, NAMES, "node").serve(A, epoch, apply)
+    served = ServedControl(connection, "node", epoch, apply)
+    await served.start(NAMES.control(A))
     await connection.ping()
     await connection.ping()
     yield

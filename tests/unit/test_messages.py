@@ -281,7 +281,9 @@ def test_models_are_sent_as_json():
     assert decode(encode({"at": Point(x=1), "nan": float("nan")})) == {"at": {"x": 1}, "nan": None}
 
 
-@pytest.mark.parametrize("value", [object(), b"\xff", "\ud800", {"a": [object()]}], ids=repr)
+@pytest.mark.parametrize(
+    "value", [object(), b"\xff", "\ud800", {"a": [object()]}], ids=["object", "bytes", "surrogate", "nested"]
+)
 def test_what_is_not_json_is_refused_before_it_is_sent(value):
     with pytest.raises(BadPayload, match="cannot be sent as JSON"):
         encode(value)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from natsproc.bus import control, inbox, streams
+from natsproc.bus.claims import insist
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.inbox import Sent
 from natsproc.bus.liveness import answers
@@ -33,6 +34,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound="BaseModel")
 
 GRACE_SECONDS = 10.0
+LIST_SECONDS = 5.0
 
 
 def connect(
@@ -166,7 +168,12 @@ class Mesh:
         labels: Mapping[str, str] | None = None,
     ) -> Sequence[ProcessInfo]:
         """What runs in a namespace (`"*"`: in all of them), and with `ended` what has ended, too."""
-        return await self.io.call(self._list(namespace or self.namespace, ended, kind, dict(labels or {})))
+        chosen = namespace or self.namespace
+        return await self.io.call(self._insist_on_list(chosen, ended, kind, dict(labels or {})))
+
+    async def _insist_on_list(self, *choice: Any) -> Sequence[ProcessInfo]:
+        deadline = asyncio.get_running_loop().time() + LIST_SECONDS
+        return await insist(lambda: self._list(*choice), deadline)
 
     async def _list(
         self, namespace: str, ended: bool, kind: str | None, labels: dict[str, str]

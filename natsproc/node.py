@@ -383,7 +383,7 @@ class Hosted:
                 self.record, state=self._ending["status"], code=self._ending["code"], updated=time, ended=time
             )
             try:
-                if self.log.ended:
+                if self.log.ended and self.log.stored >= self.log.offset:
                     await mark_ended(self.node.connection, self.node.names, self._owned, self.log.offset)
                     await self.node.registry.end(self.record)
             except Error:

@@ -14,7 +14,7 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from natsproc.errors import NoServer, TimedOut
+from natsproc.errors import NoServer, ServerUnfit, TimedOut
 from natsproc.protocol.messages import Cut, Entry, encode
 
 from .bulk import PATIENCE, Bulk, ReadFailed, StoredEntry
@@ -49,7 +49,7 @@ def read_failures() -> Iterator[None]:
     """Whatever passes by itself, as a lost connection or a missing leader, is a ReadFailed."""
     try:
         yield
-    except (NoServer, TimedOut, NoResponders) as error:
+    except (NoServer, ServerUnfit, TimedOut, NoResponders) as error:  # unfit: JetStream is not up again yet
         raise ReadFailed(f"the log could not be read: {error}") from error
     except ApiError as error:
         if error.code != _UNAVAILABLE:

@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # two workers even on a small machine: the tests mostly wait for real servers and processes
 WORKERS ?= 4
 
-.PHONY: help demo test test-servers lint types check mutants torture bench clean
+.PHONY: help demo test test-servers lint types check mutants torture clean
 help:
 	@echo "make demo          a real job under an address: watched, steered, paused and interrupted"
 	@echo "make test          lint, types and every test, against real nats-servers"
@@ -33,11 +33,10 @@ types: $(STAMP)
 check: lint types
 
 test: check
-	$(BIN)/pytest -n $(WORKERS) -m "not slow and not timing"
-	$(BIN)/pytest -m "timing and not slow"
+	$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
 test-servers: $(STAMP)
-	NATSPROC_TEST_SERVERS=all $(BIN)/pytest -n $(WORKERS) -m "not slow and not timing" tests/integration tests/faults
+	NATSPROC_TEST_SERVERS=all $(BIN)/pytest -n $(WORKERS) -m "not slow" tests/integration tests/faults
 
 mutants: $(STAMP)
 	$(BIN)/python tests/mutants/run.py

@@ -99,24 +99,22 @@ class Reader:
         self._midlog = self._seeking = cursor is None and position > 1  # nothing was shown so far
         self._state = _State.READING
         self._buffer: list[tuple[int, int, Entry]] = []
-        self._heard = 0  # a position known to be stored, while it may not have been read
         self._deaf = False  # unsubscribed, until a read is complete
         self._caught_up = False
         self._asked = (0, False)  # the entry in doubt, and whether entries before it are gone
-        self._known = 0  # that entry, once the record's cuts have been read
+        self._known = 0  # that entry, once the record's cuts have been read: it has to come next
         self._last: Event | Cursor | None = cursor  # what a notice's cursor names
         self._terminal: Event | None = None  # ends the tail, unless another event follows
         self._epoch = cursor.epoch if cursor else 0  # the last one shown
+        self._anchored = False  # whether the read in progress joins what was read before
         self._plain = False  # whether a counted event can be shown without further questions
         self._begin(Fold(table, cursor=cursor, position=max(position - 1, 0)), cursor, max(position - 1, 0))
 
     def _begin(self, fold: Fold, cursor: Cursor | None, position: int) -> None:
         self._fold = fold
         self.position = cursor.position if cursor else position  #: of the last entry that was dealt with
-        self._start = -1 if cursor else position  # a position that need not be an entry's
+        self._start = position  # a position that need not be an entry's
         self._unchecked = cursor
-        self._anchored = False  # whether the read in progress joins what was read before
-        self._began = self.position  # where the read in progress began
 
     def start(self) -> Actions:
         """What to do first."""
@@ -126,7 +124,7 @@ class Reader:
         """An entry of the live subject, and the position of the one before it on that subject."""
         if self._state is not _State.LIVE:
             return self._keep(position, previous, entry)
-        if previous == self.position:
+        if previous == self.position >= self._known:
             return self._take(position, entry)
         if position <= self.position:
             return _NOTHING
@@ -159,10 +157,10 @@ class Reader:
             self._deaf = False
             return (Subscribe(), self._read())
         actions: list[Action] = []
-        hole = self._heard > self.position
+        hole = False
         for position, previous, entry in self._buffer:
             if position > self.position:
-                if hole := previous != self.position:
+                if hole := previous != self.position or self.position < self._known:
                     break
                 actions += self._take(position, entry)
                 if self._state is not _State.READING:
@@ -200,15 +198,9 @@ class Reader:
 
     def last(self, position: int) -> Actions:
         """The position of the subject's last entry: what a quiet reader asks for now and then."""
-        if self._state is _State.READING:
-            self._heard = max(self._heard, position)
         if self._state is not _State.LIVE:
             return _NOTHING
-        if position <= self.position:
-            return self._settle()
-        read = self._read()
-        self._heard = position
-        return (read,)
+        return (self._read(),) if position > self.position else self._settle()
 
     def reconnected(self) -> Actions:
         """The connection was lost and is back; what was under way is begun anew."""
@@ -235,7 +227,6 @@ class Reader:
         self._state = _State.READING
         self._anchored = False
         self._began = self.position
-        self._heard = 0
         # The entry read last is read again: as long as it is there, nothing behind it was trimmed.
         return Read(self.position if self.position == self._start else self.position - 1)
 

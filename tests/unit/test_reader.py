@@ -277,6 +277,54 @@ def test_what_is_kept_while_reading_is_bounded():
     assert reader.history_end() == (Subscribe(), Read(0))
 
 
+def test_what_is_lacking_between_history_and_live_is_read_at_once():
+    log = stored(mark(5), *(event(5, offset) for offset in (1, 2, 3)))
+    reader = Reader(cuts=log.recorded)
+    reader.start()
+    assert reader.live(4, 3, event(5, 3)) == ()
+    reader.history(1, mark(5))
+    reader.history(2, event(5, 1))
+    assert reader.history_end() == [Read(1)]
+    reader.history(2, event(5, 1))
+    reader.history(3, event(5, 2))
+    assert [action.type for action in reader.history_end()] == ["output", "caught_up"]
+
+
+def test_behind_what_was_heard_nobody_has_caught_up():
+    reader = Reader()
+    reader.start()
+    reader.live(4, 3, event(5, 3))
+    assert reader.history_end() == []
+    assert [action.type for action in reader.last(0)] == ["caught_up"]
+
+
+def test_what_nobody_asked_for_changes_nothing():
+    log = stored(mark(5), event(5, 1))
+    reader = Reader()
+    reader.start()
+    assert reader.first(1, log.cuts, 5) == ()
+    assert reader.last(9) == ()
+    assert reader.history(1, mark(5)) == (AskFirst(),)
+    assert reader.history(2, event(5, 1)) == (), "of the read that is abandoned"
+    assert reader.history_end() == ()
+    assert reader.live(3, 2, event(5, 2)) == ()
+    assert reader.first(1, log.cuts, 5) == (Read(0),)
+    reader.history(1, mark(5))
+    assert [e.offset for e in reader.history(2, event(5, 1, kind="exited"))] == [1]
+    assert [e.type for e in reader.history_end()] == ["output", "caught_up"]
+
+
+def test_behind_the_end_nothing_is_done_any_more():
+    viewer = quietly(stored(mark(5), event(5, 1, kind="exited")), Reader())
+    reader = viewer.reader
+    assert reader.live(4, 3, event(5, 2)) == ()
+    assert reader.live(3, 2, event(5, 2)) == ()
+    assert reader.history(3, event(5, 2)) == ()
+    inputs = [reader.history_end, reader.history_failed, reader.reconnected, reader.overflowed]
+    assert [act() for act in inputs] == [()] * 4
+    assert reader.last(9) == reader.first(1) == ()
+
+
 def test_a_read_that_does_not_bring_what_was_heard_is_not_repeated_at_once():
     """A replica may lag behind; the reader waits for the next entry or probe rather than spinning."""
     viewer = quietly(stored(mark(5), event(5, 1)), Reader())
@@ -297,6 +345,7 @@ def test_events_of_epochs_that_never_were_do_not_set_off_questions_for_each():
     viewer = quietly(log, reader)
     assert [e.offset for e in viewer.shown] == [1, 2]
     assert len(questions) <= 1
+    assert said(viewer) == [("caught_up", {})], "nobody took over"
 
 
 def test_garbage_is_passed_over():
@@ -341,6 +390,24 @@ def test_a_start_behind_a_mark_that_is_not_recorded_yet():
     log.append(event(9, 2))
     viewer = quietly(log, Reader(cuts=log.recorded, position=4), behind=1, start=4)
     assert [e.epoch for e in viewer.shown] == [9]
+
+
+def test_what_was_asked_about_and_trimmed_before_it_could_be_read():
+    log = stored(mark(5), event(5, 1))
+    log.append(mark(9))
+    log.claimed = 9
+    log.trim(2)
+    reader = Reader()
+    reader.start()
+    assert reader.history(3, mark(9)) == (AskFirst(),)
+    assert reader.first(3, log.recorded, 9) == (Read(0),)
+    log.record()
+    log.trim(3)
+    assert [action.type for action in reader.history_end()] == ["caught_up"]
+    assert reader.live(*log.append(event(9, 2))) == (Read(0),), "nothing before it, and that may be a trim"
+    assert reader.history(4, event(9, 2)) == (AskFirst(),)
+    assert reader.first(4, log.recorded, 9) == (Read(0),)
+    assert [action.type for action in reader.history(4, event(9, 2))] == ["gap", "output"]
 
 
 @pytest.mark.parametrize(("start", "expected"), [(6, [6]), (7, [3, 4, 5, 6])])

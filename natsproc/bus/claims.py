@@ -215,8 +215,9 @@ class _Claimant:
                 self._address, record, revision, node=self._node, nonce=new_token(24), alive=alive,
                 ended=reading.ended, restart=restart,
             )  # fmt: skip
-            revision = await self._write(record, revision)
+            writing = asyncio.ensure_future(self._write(record, revision))
             try:
+                revision = await asyncio.shield(writing)
                 await self._mark(record, revision)
                 await self._read(reading)
                 if reading.last is None or reading.last.run + reading.ended == record.run:
@@ -225,6 +226,7 @@ class _Claimant:
             except BaseException:
                 with suppress(Error, TimeoutError):  # nobody need wait for the lease of a node that gave up
                     async with asyncio.timeout(PING_SECONDS):
+                        revision = await writing  # it may have been won just as we were cancelled
                         await _amend(self._bucket, self._address, record, revision, _released)
                 raise
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -106,7 +106,15 @@ async def test_a_command_that_is_missing_or_cannot_run_says_so(tmp_path: Path) -
         await ended(str(tmp_path / "plain"))
 
 
-async def test_a_command_starts_with_ordinary_signals_and_its_own_session() -> None:
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """SIGHUP as a shell has it; under `nohup`, which a command inherits on purpose, it is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+async def test_a_command_starts_with_ordinary_signals_and_its_own_session(hangup: None) -> None:
     code = """
 import os, signal
 ordinary = [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE, signal.SIGCHLD, signal.SIGTSTP]

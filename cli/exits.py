@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -70,6 +71,9 @@ def _tell(error: BaseException) -> int:
         path = error.ctx.command_path if error.ctx else "natsproc"
         remark(f"{error.format_message().rstrip('.')}. Try '{path} --help'.")
         return USAGE
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
+        remark(f"the output cannot be written: {error.strerror}")
+        return FAILURE
     if isinstance(error, Failure | _errors()):
         remark(str(error))
         return int(error.exit_code)

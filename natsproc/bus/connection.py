@@ -114,7 +114,7 @@ class Connection:
         self._up.set()
         self._connected_once = True
         if self.server_version < OLDEST:
-            version = self.nc.connected_server_version
+            version = ".".join(map(str, self.server_version))
             await self.close()
             raise ServerUnfit(
                 f"nats-server at {self.url} is too old ({version}): natsproc needs 2.11 or later, "

@@ -35,6 +35,10 @@ def merge_redraws(data: bytes, continues: bool) -> bytes:
     """
     if b"\r" not in data:
         return data
+    try:
+        data.decode()
+    except UnicodeDecodeError:  # bytes are no drawing: none of them is dropped
+        return data
     first, *rest = data.split(b"\n")
     return b"\n".join([_merged(first, continues), *(_merged(line, False) for line in rest)])
 

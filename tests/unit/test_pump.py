@@ -225,3 +225,9 @@ def test_settled_means_that_whole_lines_written_before_are_delivered() -> None:
     os.close(write)
     pump.join(20)
     pump.settled().result(20)
+
+
+def test_bytes_that_are_no_text_lose_nothing_to_redraws():
+    data = b"\xff\x01abc\rdef\xfe\rghi\n" * 3
+    assert merge_redraws(data, False) == data
+    assert merge_redraws(b"a\rb\n", False) == b"b\n"

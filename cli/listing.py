@@ -24,6 +24,7 @@ from natsproc_cli.terminal import (
     one_line,
     paint,
 )
+from natsproc_cli.viewer import nobody_reads
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -94,6 +95,8 @@ class Listing:
                 elif state != shown:
                     sys.stdout.write(self.write(infos, "table") + "\n")
                 sys.stdout.flush()
+                if nobody_reads():
+                    raise BrokenPipeError
                 shown = state
                 await asyncio.sleep(SETTLE_SECONDS)
             following.result()
@@ -107,16 +110,25 @@ class Listing:
         from natsproc.client import matches
 
         changes: asyncio.Queue[tuple[Address, Record | None]] = asyncio.Queue()
+        arrived = asyncio.Event()
 
         async def follow() -> None:
             async for change in self._mesh.watch(namespace=self._namespace):
                 changes.put_nowait(change)
+                arrived.set()
 
         async def show() -> None:
             for info in await self.read():
                 exits.print_json(info.to_json())
             while True:
-                address, changed = await changes.get()
+                while changes.empty():
+                    if nobody_reads():
+                        raise BrokenPipeError
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(REDRAW_SECONDS):
+                            await arrived.wait()
+                    arrived.clear()
+                address, changed = changes.get_nowait()
                 record = changed or await self._mesh.process(address).record()
                 if record is not None and matches(record, self._kind, self._labels):
                     exits.print_json(record.to_json())

@@ -74,11 +74,12 @@ async def _write(view: View, shown: asyncio.Event) -> None:
                 await shown.wait()
         shown.clear()
         view.flush()
-        if _nobody_reads():
+        if nobody_reads():
             raise BrokenPipeError
 
 
-def _nobody_reads() -> bool:
+def nobody_reads() -> bool:
+    """Whether stdout is a pipe that nobody reads any more."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(found & (select.POLLERR | select.POLLHUP) for _, found in poll.poll(0))

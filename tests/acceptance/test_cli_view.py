@@ -325,3 +325,12 @@ def test_inspect_shows_the_record_of_what_has_ended(cli: Cli) -> None:
 def test_ids_are_completed(cli: Cli, idle: str) -> None:
     env = {"COMP_WORDS": "natsproc tail id", "COMP_CWORD": "2", "_NATSPROC_COMPLETE": "complete_bash"}
     wait_for(lambda: cli(**env).stdout.split() == [idle], what="the id is completed")
+
+
+@pytest.mark.parametrize("options", [[], ["-o", "json"]], ids=["table", "json"])
+def test_a_watched_list_that_nobody_reads_ends(cli: Cli, options: list[str]) -> None:
+    with cli.started("ps", "-a", "-w", *options) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline()
+        watching.stdout.close()
+        assert watching.wait(30) == 0

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # two workers even on a small machine: the tests mostly wait for real servers and processes
-WORKERS ?= 4
+WORKERS ?= 3
 
 .PHONY: help demo test test-servers lint types check mutants torture clean
 help:

@@ -104,6 +104,8 @@ def test_one_open_stream_holds_up_another():
 
 def test_tokens_that_no_text_covers_are_shown():
     compact = Compact()
+    other = event(1, "output", {"stream": "a", "first": 1, "last": 1})
+    assert fed(Compact(), token(1), other, CAUGHT_UP) == [token(1), other, CAUGHT_UP]
     assert fed(compact, token(1), token(2), text(3, 2, 2)) == [token(1), text(3, 2, 2)]
 
 
@@ -116,7 +118,9 @@ def test_at_the_live_edge_what_waits_is_shown_and_the_rest_passes(kind):
     assert fed(compact, token(3), text(4, 1, 3)) == [token(3), text(4, 1, 3)]
 
 
-@pytest.mark.parametrize("data", [None, 7, "x", [], {}, {"stream": None}, {"stream": 3}, {"stream": "a"}])
+@pytest.mark.parametrize(
+    "data", [None, 7, "x", [], {}, {"stream": None}, {"stream": 3}, {"stream": []}, {"stream": "a"}]
+)
 def test_events_of_these_names_with_other_data_pass(data):
     compact = Compact()
     shown = fed(compact, event(1, "text", data), output(2), event(3, "text", data), CAUGHT_UP)

@@ -60,6 +60,6 @@ def attach(
         exits.remark(f"detached from {id}, which goes on; to return: natsproc attach {id}")
         return 0
 
-    from natsproc.client import Exit
+    from natsproc.handle import Exit
 
     return Exit.of(end).code

@@ -9,7 +9,7 @@ from natsproc_cli import exits
 from natsproc_cli.options import Target, run_async
 
 if TYPE_CHECKING:
-    from natsproc.client import ProcessHandle
+    from natsproc.handle import ProcessHandle
     from natsproc.protocol.messages import Receipt
 
 Ask = Callable[["ProcessHandle"], Awaitable["Receipt"]]

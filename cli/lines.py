@@ -14,7 +14,7 @@ from natsproc.errors import Error
 from natsproc_cli import exits, viewer
 
 if TYPE_CHECKING:
-    from natsproc.client import ProcessHandle
+    from natsproc.handle import ProcessHandle
     from natsproc.protocol.messages import Event
 
 BLOCK = 64 * 1024

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from natsproc.client import Mesh, ProcessInfo
-    from natsproc.protocol.messages import Record
     from natsproc.protocol.names import Address
+    from natsproc.protocol.records import Record
 
 HEADER = ("ID", "STATE", "KIND", "AGE", "LAST EVENT", "NODE", "LABELS", "TITLE")
 REDRAW_SECONDS = 1.0

@@ -20,7 +20,7 @@ from natsproc_cli.lines import typed
 from natsproc_cli.render import output_bytes
 
 if TYPE_CHECKING:
-    from natsproc.client import ProcessHandle
+    from natsproc.handle import ProcessHandle
     from natsproc.tail import Tail
 
 SEND_SECONDS = 2.0

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .client import Exit, Mesh, ProcessHandle, ProcessInfo, connect
+    from .client import Mesh, ProcessInfo, connect
     from .errors import (
         AlreadyEnded,
         AlreadyRunning,
@@ -46,19 +46,21 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from .functions import process, run
+    from .handle import Exit, ProcessHandle
     from .local import current
     from .owner import BlockingProcess, Process
     from .protocol.messages import Event, Message, Notice, Receipt
     from .tail import Tail
 
 _WHERE = {
-    "client": ("Exit", "Mesh", "ProcessHandle", "ProcessInfo", "connect"),
+    "client": ("Mesh", "ProcessInfo", "connect"),
     "errors": (
         "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "Cancelled", "Closed", "Error", "HardInterrupt", "Interrupted",
         "MeshMismatch", "NoMesh", "NoServer", "NoSuchProcess", "NotAllowed", "OwnershipLost", "ProcessFailed",
         "Refused", "ServerUnfit", "TimedOut", "TooLarge", "Unreachable",
     ),
     "functions": ("process", "run"),
+    "handle": ("Exit", "ProcessHandle"),
     "local": ("current",),
     "owner": ("BlockingProcess", "Process"),
     "protocol.messages": ("Event", "Message", "Notice", "Receipt"),

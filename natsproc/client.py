@@ -10,30 +10,27 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from natsproc.bus import control, inbox, streams
+from natsproc.bus import streams
 from natsproc.bus.claims import insist
 from natsproc.bus.connection import Connection, Endpoint
-from natsproc.bus.inbox import Sent
 from natsproc.bus.liveness import answers
 from natsproc.bus.registry import Registry
 from natsproc.bus.thread import IOThread
-from natsproc.errors import AlreadyEnded, Closed, Error, NotAllowed, ProcessFailed, TimedOut
-from natsproc.protocol.messages import EXITED, Command, Cursor, Event, Json, Receipt, Record
-from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, Address, Names, check_name, new_token
+from natsproc.errors import Closed, Error, NotAllowed
+from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, Address, Names, check_name
+from natsproc.protocol.records import Record
+
+from .handle import ProcessHandle
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from .node import Node
     from .owner import Process
     from .tail import Tail
 
 T = TypeVar("T")
-M = TypeVar("M", bound="BaseModel")
 
-GRACE_SECONDS = 10.0
 LIST_SECONDS = 5.0
 
 
@@ -308,182 +305,6 @@ class ProcessInfo:
 
     def to_json(self) -> dict[str, Any]:
         return self.record.to_json() | {"state": self.state, "quiet": self.quiet}
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a run ended."""
-
-    status: str  #: completed, failed, interrupted, cancelled, killed
-    code: int  #: the exit code it counts as; 128 + N for signal N
-    run: int
-    offset: int
-    signal: int | None = None
-    result: Json = None
-    error: str | None = None
-
-    @classmethod
-    def of(cls, event: Event) -> Exit:
-        """Read a terminal event."""
-        data = event.data if isinstance(event.data, dict) else {}
-        return cls(
-            str(data.get("status", "failed")),
-            int(data.get("code", 1)),
-            event.run,
-            event.offset,
-            data.get("signal"),
-            data.get("result"),
-            data.get("error"),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-class ProcessHandle:
-    """Anyone's handle on one process, by its address alone. Made by `Mesh.process`."""
-
-    def __init__(self, mesh: Mesh, address: Address) -> None:
-        self.mesh = mesh
-        self.address = address
-
-    def tail(
-        self,
-        *,
-        after: str | None = None,
-        n: int | None = None,
-        since: float | None = None,
-        run: int | Literal["all"] | None = None,
-        follow: bool = True,
-        compact: bool = False,
-        types: Collection[str] = (),
-        models: Mapping[str, type[BaseModel]] | None = None,
-    ) -> Tail:
-        """Watch it: its events from the first of its latest run, live, until that run ends.
-
-        `after` is a cursor to go on behind; `n` begins with the last n events; `since` begins that many seconds
-        ago, by the server's clock; `run` is the number of an earlier run, or "all"; without `follow` it stops at
-        the end of what is stored; `compact` gives one event for a streamed text; `types` are the only event
-        types wanted (notices come all the same); `models` turns the data of a type into a pydantic model.
-
-        Yields each event once, in order, and only what is stored; whatever cannot be shown is said by a
-        Notice. Watching costs the process nothing, and stopping stops nothing else.
-        Iterating raises: NoSuchProcess, NotAllowed, BadPayload (a cursor that is not one). Protocol: section 2.
-        """
-        from .tail import tail_one
-
-        cursor = Cursor.parse(after) if after is not None else None
-        return tail_one(
-            self.mesh, self.address,
-            cursor=cursor, n=n, since=since, run=run, follow=follow, compact=compact, types=types, models=models,
-        )  # fmt: skip
-
-    async def record(self) -> Record | None:
-        """What the registry says of it, live or ended."""
-        return await self.mesh.io.call(self.mesh.registry.get(self.address))
-
-    async def send(self, data: Json, *, id: str | None = None, kind: str = "message") -> Sent:
-        """Leave a message in its inbox; returns once it is stored. Any JSON, or a pydantic model.
-
-        Sending it again with the same `id` within two minutes stores it once.
-        Raises: NoSuchProcess, AlreadyEnded, TooLarge, BadPayload, NotAllowed. Protocol: section 3.
-        """
-        mesh = self.mesh
-        return await mesh.io.call(
-            inbox.send(mesh.connection, mesh.names, self.address, data, id=id, kind=kind)
-        )
-
-    async def command(
-        self,
-        verb: str,
-        *,
-        timeout: float = 5.0,
-        id: str | None = None,
-        epoch: int | None = None,
-        **fields: Any,
-    ) -> Receipt:
-        """Send any command; the verbs below are this with names. Repeating an `id` changes nothing."""
-        mesh = self.mesh
-        order = Command(id or new_token(), verb, mesh.sender, epoch=epoch, **fields)
-        return await mesh.io.call(
-            control.command(mesh.connection, mesh.names, self.address, order, timeout=timeout)
-        )
-
-    async def interrupt(
-        self, message: Json = None, *, reason: str = "", hard: bool = False, timeout: float = 5.0
-    ) -> Receipt:
-        """Stop what it is doing now, as Ctrl-C does, and optionally say what to do instead.
-
-        Returns once it has stopped, or refused: see `Receipt.status`. It is recorded in the log with its
-        sender. `hard` also reaches code that never awaits. What it is in the middle of in C ends first: then
-        the receipt says `accepted` after `timeout` seconds, and the interrupt stays valid.
-        Raises: NoSuchProcess, Unreachable, NotAllowed. Protocol: section 5.
-        """
-        return await self.command("interrupt", message=message, reason=reason, hard=hard, timeout=timeout)
-
-    async def pause(self, *, reason: str = "", timeout: float = 5.0) -> Receipt:
-        """Hold it: an OS command at once, Python code at its next call that may wait. See `interrupt`."""
-        return await self.command("pause", reason=reason, timeout=timeout)
-
-    async def resume(self, *, reason: str = "", timeout: float = 5.0) -> Receipt:
-        """Let it go on after a pause. See `interrupt`."""
-        return await self.command("resume", reason=reason, timeout=timeout)
-
-    async def cancel(
-        self, *, reason: str = "", grace: float = GRACE_SECONDS, timeout: float | None = None
-    ) -> Receipt:
-        """End it, with `grace` seconds to tidy up; the receipt says that it is gone. See `interrupt`."""
-        return await self.command("cancel", reason=reason, grace=grace, timeout=timeout or grace + 5.0)
-
-    async def kill(self, *, reason: str = "", timeout: float = 10.0) -> Receipt:
-        """End it at once, without asking it. See `interrupt`."""
-        return await self.command("kill", reason=reason, timeout=timeout)
-
-    async def ping(self, *, timeout: float = 1.0) -> Receipt:
-        """Ask its node whether it runs; answered also while its code blocks."""
-        return await self.command("ping", timeout=timeout)
-
-    async def inspect(self, *, stack: bool = False, timeout: float = 5.0) -> dict[str, Any]:
-        """Record, epoch, offsets, node, load, and with `stack` where its Python code is.
-
-        Raises: NoSuchProcess, Unreachable, TimedOut; AlreadyEnded once it has ended.
-        """
-        receipt = await self.command("inspect", data={"stack": stack}, timeout=timeout)
-        if receipt.status == "accepted":
-            raise TimedOut(f"{self.address} was not inspected: {receipt.why}")
-        if not receipt.applied:
-            raise AlreadyEnded(receipt.why)
-        return receipt.data
-
-    async def wait(self, timeout: float | None = None) -> Exit:
-        """Return how its latest run ended, once it has. Raises: NoSuchProcess; TimedOut after `timeout` s."""
-        tail = self.tail(n=1)
-        try:
-            async with asyncio.timeout(timeout):
-                async for item in tail:
-                    if isinstance(item, Event) and item.type == EXITED:
-                        return Exit.of(item)
-        except TimeoutError:
-            raise TimedOut(f"{self.address} still runs after {timeout:g} s") from None
-        finally:
-            await tail.aclose()
-        raise Closed(f"the tail of {self.address} ended without a terminal event")
-
-    async def result(self, model: type[M] | None = None, *, timeout: float | None = None) -> Any:
-        """Return what its latest run returned, as `model` if given, once it has completed.
-
-        Raises: ProcessFailed if it ended otherwise, with status and code; and what `wait` raises.
-        """
-        end = await self.wait(timeout)
-        if end.status != "completed":
-            raise ProcessFailed(
-                f"run {end.run} of {self.address} ended {end.status}"
-                + (f": {end.error}" if end.error else ""),
-                status=end.status,
-                code=end.code,
-                data=end.to_json(),
-            )
-        return end.result if model is None else model.model_validate(end.result)
 
 
 def matches(record: Record, kind: str | None, labels: Mapping[str, str]) -> bool:

@@ -18,8 +18,9 @@ from natsproc.errors import AlreadyEnded, Cancelled, Closed, Error, Interrupted
 from natsproc.protocol.messages import Command, Outcome
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, new_id, sanitize
 
+from .hosted import Hosted
 from .interruptions import Interruptions
-from .node import Hosted, Spec
+from .node import Spec
 from .owner import BlockingProcess, Process
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc import hard
@@ -17,11 +17,12 @@ from natsproc.bus.handoff import Handoff
 from natsproc.bus.thread import IOThread
 from natsproc.errors import Closed, TimedOut, TooLarge
 from natsproc.interruptions import Interruptions
-from natsproc.protocol.messages import Json, Message, encode
+from natsproc.protocol.messages import Json, Message
 from natsproc.protocol.names import Address
 
-from .node import Hosted
+from .hosted import Hosted
 from .speaking import BlockingSpeaking, Speaking, as_model, typed
+from .streamed import BlockingTextStream, TextStream
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="BaseModel")
 
 YIELD_EVERY = 64
-STREAM_PART = 256 * 1024
 
 
-class _Core:
+class Core:
     """What both faces share: everything that neither waits nor blocks."""
 
     def __init__(self, io: IOThread, hosted: Hosted, interruptions: Interruptions) -> None:
@@ -104,7 +104,7 @@ class _Core:
         return name if count == 1 else f"{name}-{count}"
 
 
-class Process(_Core, Speaking):
+class Process(Core, Speaking):
     """A process as its own code sees it, in coroutines.
 
     Every method that writes returns the event's offset once the event has its place in the log's queue;
@@ -181,7 +181,7 @@ class Process(_Core, Speaking):
             await self._io.call(self._log.flush())
 
 
-class BlockingProcess(_Core, BlockingSpeaking):
+class BlockingProcess(Core, BlockingSpeaking):
     """The blocking twin of `Process`: the same names, for plain functions and threads."""
 
     def __init__(
@@ -241,76 +241,3 @@ class BlockingProcess(_Core, BlockingSpeaking):
         """See `Process.flush`."""
         if not self._io.forked:
             self._io.wait(self._log.flush())
-
-
-class _Stream:
-    """The text of one stream so far, and which offsets it covers."""
-
-    def __init__(self, process: _Core, name: str) -> None:
-        self.name = name
-        self._core = process
-        self._most = min(STREAM_PART, process._hosted.node.writer.limit // 2)
-        self._parts: list[str] = []
-        self._size = 0
-        self._first = self._last = 0
-
-    @property
-    def text(self) -> str:
-        """What was streamed since the last closing event."""
-        return "".join(self._parts)
-
-    def _piece(self, text: str) -> dict[str, str]:
-        self._size += len(encode(text))
-        if self._size > self._most and self._parts:
-            self._close()
-            self._size = len(encode(text))
-        return {"stream": self.name, "text": text}
-
-    def _add(self, text: str, offset: int) -> int:
-        self._parts.append(text)
-        self._first, self._last = self._first or offset, offset
-        return offset
-
-    def _close(self) -> None:
-        """Write the closing event; without a wait, so that an interrupted stream has it as well."""
-        if self._parts:
-            data = {"stream": self.name, "text": self.text, "first": self._first, "last": self._last}
-            self._parts, self._size, self._first = [], 0, 0
-            with suppress(TooLarge):  # one piece that only just fitted: it stays as it is
-                self._core._append("text", data, None)
-
-
-class TextStream(_Stream):
-    """A text that is streamed piece by piece; made by `Process.stream`."""
-
-    def __init__(self, process: Process, name: str) -> None:
-        super().__init__(process, name)
-        self._process = process
-
-    async def token(self, text: str) -> int:
-        """Write the next piece; returns its offset."""
-        return self._add(text, await self._process.emit("token", self._piece(text)))
-
-    async def __aenter__(self) -> TextStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._close()
-
-
-class BlockingTextStream(_Stream):
-    """See `TextStream`; made by `BlockingProcess.stream`."""
-
-    def __init__(self, process: BlockingProcess, name: str) -> None:
-        super().__init__(process, name)
-        self._process = process
-
-    def token(self, text: str) -> int:
-        """Write the next piece; returns its offset."""
-        return self._add(text, self._process.emit("token", self._piece(text)))
-
-    def __enter__(self) -> BlockingTextStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()

@@ -19,8 +19,9 @@ from natsproc.bus.liveness import unreachable
 from natsproc.bus.tail import Start, follow
 from natsproc.bus.thread import IOThread
 from natsproc.errors import BadPayload, Closed
-from natsproc.protocol.messages import Cursor, Event, Notice, Record
+from natsproc.protocol.messages import Cursor, Event, Notice
 from natsproc.protocol.names import Address, check_name, check_pattern, is_pattern
+from natsproc.protocol.records import Record
 
 if TYPE_CHECKING:
     import concurrent.futures

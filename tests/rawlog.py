@@ -9,8 +9,9 @@ from natsproc.bus.connection import Connection
 from natsproc.bus.kv import Bucket
 from natsproc.bus.tail import Start, follow
 from natsproc.errors import Error
-from natsproc.protocol.messages import Claim, Cut, Event, Notice, encode, encode_event, encode_mark
+from natsproc.protocol.messages import Event, Notice, encode, encode_event, encode_mark
 from natsproc.protocol.names import Address, Names, key_of, new_token, node_inbox
+from natsproc.protocol.records import Claim, Cut
 
 A = Address("default", "a")
 ALL = Start("first")

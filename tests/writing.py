@@ -16,9 +16,10 @@ from natsproc.bus.history import History, StoredEntry
 from natsproc.bus.kv import Bucket
 from natsproc.bus.log import EventLog
 from natsproc.bus.writer import Writer
-from natsproc.protocol.messages import Claim, Cut, Entry
+from natsproc.protocol.messages import Entry
 from natsproc.protocol.names import Address, Names, key_of
 from natsproc.protocol.ownership import Fold, Verdict
+from natsproc.protocol.records import Claim, Cut
 
 NAMES = Names()
 SERVERS = list(VERSIONS) if os.environ.get("NATSPROC_TEST_SERVERS") == "all" else [OLDEST, None]

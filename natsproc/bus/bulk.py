@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -72,6 +72,7 @@ class Bulk:
             "num_replicas": 1,
         }
         self._subscription: Subscription | None = None
+        self._created: asyncio.Future[dict[str, Any]] | None = None
         self._entries: list[StoredEntry] = []
         self._number = 0  # of the last message that this consumer delivered
         self._flow = ""  # a flow-control request that came behind `_entries`
@@ -87,7 +88,9 @@ class Bulk:
                 str(self._config["deliver_subject"]), self._take
             )
             body = {"stream_name": self._stream, "config": self._config}
-            await self._connection.api(f"CONSUMER.CREATE.{self._stream}.{self._name}", body)
+            call = f"CONSUMER.CREATE.{self._stream}.{self._name}"
+            self._created = asyncio.ensure_future(self._connection.api(call, body))
+            await asyncio.shield(self._created)
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -99,11 +102,20 @@ class Bulk:
         self._forget()
         if self._subscription:
             await self._connection.unsubscribe(self._subscription)
-            # nobody waits for the answer: the server forgets a consumer that nobody hears by itself
-            with suppress(Error):
-                await self._connection.publish(
-                    self._connection.api_subject(f"CONSUMER.DELETE.{self._stream}.{self._name}"), b""
-                )
+        if self._created and self._created.done():
+            await self._delete()
+        elif self._created:  # the server would look for it before it has made it
+            self._created.add_done_callback(self._on_created_late)
+
+    def _on_created_late(self, created: asyncio.Future[dict[str, Any]]) -> None:
+        if not created.cancelled() and created.exception() is None:
+            asyncio.ensure_future(self._delete())
+
+    async def _delete(self) -> None:
+        """Nobody waits for the answer: the server forgets a consumer that nobody hears by itself."""
+        subject = self._connection.api_subject(f"CONSUMER.DELETE.{self._stream}.{self._name}")
+        with suppress(Error):
+            await self._connection.publish(subject, b"")
 
     async def next(self) -> list[StoredEntry]:
         """Return the entries that came since, at least one, or none once `upto` is reached.

@@ -13,9 +13,10 @@ from typing import TypeVar
 
 from natsproc.errors import BadPayload, Error, NoServer, ServerUnfit, TimedOut
 from natsproc.protocol import ownership
-from natsproc.protocol.messages import EXITED, Claim, Command, Entry, Lease, Receipt, encode, encode_mark
+from natsproc.protocol.messages import EXITED, Command, Entry, Receipt, encode, encode_mark
 from natsproc.protocol.names import Address, Names, key_of, new_token
 from natsproc.protocol.ownership import Fold, Opening, Verdict
+from natsproc.protocol.records import Claim, Lease
 
 from .clock import now, seconds_between
 from .connection import ApiError, Connection, NoResponders

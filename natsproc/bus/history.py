@@ -15,7 +15,8 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from natsproc.errors import NoServer, ServerUnfit, TimedOut
-from natsproc.protocol.messages import Cut, Entry, encode
+from natsproc.protocol.messages import Entry, encode
+from natsproc.protocol.records import Cut
 
 from .bulk import PATIENCE, Bulk, ReadFailed, StoredEntry
 from .connection import ApiError, Connection, Headers, NoResponders

@@ -14,8 +14,9 @@ from dataclasses import replace
 from nats.aio.msg import Msg
 
 from natsproc.errors import BadPayload, Error, OwnershipLost
-from natsproc.protocol.messages import Lease, Record, encode
+from natsproc.protocol.messages import encode
 from natsproc.protocol.names import Address, Names, key_of
+from natsproc.protocol.records import Lease, Record
 
 from .claims import insist
 from .clock import seconds_between

@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from natsproc.errors import NoSuchProcess
-from natsproc.protocol.messages import Claim, Cursor, Cut, Entry
+from natsproc.protocol.messages import Cursor, Entry
 from natsproc.protocol.names import Address, key_of
 from natsproc.protocol.ownership import WINDOW, cursor_at, cut_before
 from natsproc.protocol.reader import Reader
+from natsproc.protocol.records import Claim, Cut
 
 from .history import History, StoredEntry
 from .kv import Bucket

@@ -11,9 +11,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from natsproc.errors import Error, TimedOut
+from natsproc.hosted import Hosted
 from natsproc.interruptions import Interruptions
 from natsproc.local import ADDRESS
-from natsproc.node import Hosted, Spec
+from natsproc.node import Spec
 from natsproc.owner import Process
 from natsproc.protocol.messages import Command
 from natsproc.protocol.names import new_id, new_token, sanitize

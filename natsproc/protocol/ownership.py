@@ -15,8 +15,9 @@ from typing import Final, Literal
 
 from natsproc.errors import AlreadyEnded, AlreadyRunning, BadPayload, OwnershipLost
 
-from .messages import Claim, Cursor, Cut, Entry
+from .messages import Cursor, Entry
 from .names import Address
+from .records import Claim, Cut
 
 Opening = Literal["started", "restarted", "recovered"]
 

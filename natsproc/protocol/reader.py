@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal
 
-from .messages import EXITED, Cursor, Cut, Entry, Event, Notice
+from .messages import EXITED, Cursor, Entry, Event, Notice
 from .names import Address
 from .ownership import Fold, Verdict, check_cursor, cursor_at, cut_before, foreign_cursor, merge_cuts
+from .records import Cut
 
 BUFFER: Final = 8192
 """Live entries kept while history is read; above that the reader stops listening until it has caught up."""

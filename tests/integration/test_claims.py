@@ -13,8 +13,9 @@ from natsproc.bus.claims import claim, mark_ended, release
 from natsproc.bus.control import ServedControl
 from natsproc.bus.kv import Bucket, Conflict
 from natsproc.errors import AlreadyEnded, AlreadyRunning, OwnershipLost, TimedOut
-from natsproc.protocol.messages import Entry, Lease, Receipt, encode, encode_event
+from natsproc.protocol.messages import Entry, Receipt, encode, encode_event
 from natsproc.protocol.names import key_of
+from natsproc.protocol.records import Lease
 
 COMPLETED = {"status": "completed", "code": 0}
 

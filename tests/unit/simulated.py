@@ -12,7 +12,7 @@ from typing import Literal
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from natsproc.protocol.messages import Cut, Entry, Event, Notice
+from natsproc.protocol.messages import Entry, Event, Notice
 from natsproc.protocol.ownership import prune_cuts
 from natsproc.protocol.reader import (
     Actions,
@@ -23,6 +23,7 @@ from natsproc.protocol.reader import (
     Subscribe,
     Unsubscribe,
 )
+from natsproc.protocol.records import Cut
 
 DECISIONS = st.binary(min_size=600, max_size=600)
 

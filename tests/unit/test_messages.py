@@ -14,17 +14,13 @@ from simulated import examples
 from natsproc.errors import BadPayload
 from natsproc.protocol.messages import (
     UNREADABLE,
-    Claim,
     Command,
     Cursor,
-    Cut,
     Entry,
     Event,
-    Lease,
     Message,
     Notice,
     Receipt,
-    Record,
     decode,
     decode_object,
     encode,
@@ -32,6 +28,7 @@ from natsproc.protocol.messages import (
     encode_mark,
 )
 from natsproc.protocol.names import Address
+from natsproc.protocol.records import Claim, Cut, Lease, Record
 
 numbers = st.integers(0, 2**63)
 positive = st.integers(1, 2**63)

@@ -15,7 +15,7 @@ from hypothesis import given
 from simulated import DECISIONS, Choices, Log, Viewer, examples, mark
 
 from natsproc.errors import AlreadyEnded, AlreadyRunning, OwnershipLost
-from natsproc.protocol.messages import EXITED, Claim, Entry, encode
+from natsproc.protocol.messages import EXITED, Entry, encode
 from natsproc.protocol.names import Address
 from natsproc.protocol.ownership import (
     Fold,
@@ -27,6 +27,7 @@ from natsproc.protocol.ownership import (
     take,
 )
 from natsproc.protocol.reader import Reader
+from natsproc.protocol.records import Claim
 
 ADDRESS = Address("default", "build")
 Step = Iterator[None]

@@ -9,7 +9,7 @@ from simulated import DECISIONS, Choices, Log, event, examples, mark
 from writers import Writers
 
 from natsproc.errors import AlreadyEnded, AlreadyRunning, BadPayload, OwnershipLost
-from natsproc.protocol.messages import UNREADABLE, Claim, Cursor, Cut
+from natsproc.protocol.messages import UNREADABLE, Cursor
 from natsproc.protocol.names import Address
 from natsproc.protocol.ownership import (
     WINDOW,
@@ -25,6 +25,7 @@ from natsproc.protocol.ownership import (
     prune_cuts,
     take,
 )
+from natsproc.protocol.records import Claim, Cut
 
 ADDRESS = Address("default", "build")
 TABLE = (Cut(5, 1, 1, 10), Cut(9, 1, 4, 20), Cut(12, 2, 8, 30))

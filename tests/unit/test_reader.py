@@ -13,9 +13,10 @@ from writers import Writers
 
 from natsproc.errors import BadPayload
 from natsproc.protocol import ownership
-from natsproc.protocol.messages import UNREADABLE, Cursor, Cut, Event, Notice
+from natsproc.protocol.messages import UNREADABLE, Cursor, Event, Notice
 from natsproc.protocol.ownership import cursor_at
 from natsproc.protocol.reader import AskFirst, AskLast, Read, Reader, Subscribe, Unsubscribe
+from natsproc.protocol.records import Cut
 
 
 def played(choices: Choices, **kind: bool) -> tuple[Log, Writers]:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from natsproc.errors import BadName, BadPayload
-from natsproc.protocol.messages import UNREADABLE, Cursor, Cut, Entry, Event, Notice
+from natsproc.protocol.messages import UNREADABLE, Cursor, Entry, Event, Notice
 from natsproc.protocol.names import Address, Names, check_name, key_of, reply_is_clients
 from natsproc.protocol.ownership import Fold, Verdict
 from natsproc.protocol.reader import AskFirst, AskLast, Read, Reader, Subscribe, Unsubscribe
+from natsproc.protocol.records import Cut
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
 

@@ -1,0 +1,315 @@
+"""One process on its node: its log, inbox, control and record, from the claim to the terminal event.
+
+Everything here lives on the I/O thread, so that commands are answered while user code blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from natsproc.bus.claims import Owned, claim, insist, mark_ended
+from natsproc.bus.clock import now
+from natsproc.bus.control import ServedControl
+from natsproc.bus.handoff import Handoff
+from natsproc.bus.inbox import InboxReader
+from natsproc.bus.log import EventLog
+from natsproc.errors import AlreadyEnded, BadPayload, Closed, Error, NotAllowed, OwnershipLost, TooLarge
+from natsproc.protocol.messages import Command, Message, Outcome, Receipt, Status
+from natsproc.protocol.names import new_token
+from natsproc.protocol.records import Record
+
+if TYPE_CHECKING:
+    from .node import Node, Spec, Target
+
+SETTLE_SECONDS = 2.0
+STOP_SECONDS = 3.0
+MAX_ERROR = 10_000  #: characters
+
+# verb → the event that records that it was applied, and the state that follows
+_RECORDED = {
+    "interrupt": ("interrupted", None),
+    "pause": ("paused", "paused"),
+    "resume": ("resumed", "running"),
+    "cancel": ("cancelled", None),
+    "kill": ("killed", None),
+}
+
+
+class Hosted:
+    """One process on its node: its log, inbox, control and record.
+
+    Whoever makes one calls `end` in the end, whatever has become of `open`.
+    """
+
+    log: EventLog
+    epoch: int
+    run: int
+
+    def __init__(self, node: Node, spec: Spec) -> None:
+        self.node = node
+        self.spec = spec
+        self.mailbox: Handoff[Message] = Handoff()
+        self.target: Target | None = None
+        self._ready = asyncio.Event()
+        self._life = asyncio.Lock()  # opening and ending take turns
+        self._owned: Owned | None = None
+        self._over: Error | None = None  # why it cannot be ended any more
+        self._background: asyncio.Task[Any] | None = None
+        self._recording = asyncio.Lock()
+        self._revision = 0
+        self._noted: dict[tuple[str, str], int] = {}  # sender and command → offset of what records it
+        self._control: ServedControl | None = None
+        self._inbox: InboxReader | None = None
+        self._forget: Callable[[], None] = lambda: None
+        self._ending: dict[str, Any] = {"status": "failed", "code": 1}
+
+    async def open(self, target: Target | None = None) -> None:
+        """Claim the id, write the first event, and serve inbox and control; commands act on `target`.
+
+        Raises: AlreadyRunning, AlreadyEnded, NotAllowed, and what `claim` raises.
+        """
+        if target:
+            self.attach(target)
+        denied: list[NotAllowed] = []
+        denials, names = self.node.connection.denials, self.node.names
+        async with (
+            self._life,
+            denials(names.control(self.spec.address), denied.append),
+            denials(names.delivered(self.spec.address), denied.append),
+        ):
+            await self._open()
+        if denied:
+            raise denied[0]
+
+    async def _open(self) -> None:
+        node, spec = self.node, self.spec
+        if self._over:
+            raise self._over
+        owned = await claim(
+            node.connection,
+            node.names,
+            spec.address,
+            node=node.name,
+            writer=node.writer,
+            restart=spec.restart,
+        )
+        self.epoch, self.run = owned.epoch, owned.run
+        self.log = EventLog(
+            node.connection,
+            node.writer,
+            node.names,
+            spec.address,
+            epoch=owned.epoch,
+            run=owned.run,
+            next_offset=owned.next_offset,
+            nonce=owned.nonce,
+        )
+        started = now()
+        self.record = Record(
+            spec.address, spec.kind, node.name, owned.epoch, owned.run, "running", started, started,
+            labels=spec.labels, parent=spec.parent, title=spec.title, pty=spec.pty,
+        )  # fmt: skip
+        lease = node.lease
+        first = {"kind": spec.kind, "node": node.name, "host": lease.host, "pid": lease.pid}
+        first |= {name: value for name in ("labels", "parent", "title") if (value := getattr(spec, name))}
+        self._owned = owned
+        node.count(self, runs=True)
+        self.log.append_lifecycle(owned.kind, first)
+        # the control subject is served before anyone can find the process, and waits for its target
+        self._control = ServedControl(node.connection, node.name, owned.epoch, self._apply)
+        await self._control.start(node.names.control(spec.address))
+        self._inbox = InboxReader(node.connection, node.names, spec.address, self.mailbox.put, owned.received)
+        await self._inbox.start()
+        self._revision = await insist(lambda: node.registry.put(self.record))
+        self._forget = node.connection.on_reconnect(self._make_sure)
+
+    def _make_sure(self) -> None:
+        """After a time without a connection: is the id still ours?"""
+        self._background = asyncio.create_task(self._confirm())
+
+    async def _confirm(self) -> None:
+        with suppress(Error):
+            try:
+                await self.log.flush()
+            except OwnershipLost as lost:
+                self._lose(lost)
+
+    def _lose(self, lost: OwnershipLost) -> None:
+        """A newer epoch owns the id: what runs here is stopped, and heard no more."""
+        if not self._over:
+            self._over = lost
+            self._background = asyncio.create_task(self._stop_lost(lost))
+
+    async def _stop_lost(self, lost: OwnershipLost) -> None:
+        self.mailbox.close(lost)
+        await self._leave()
+        if self.target:
+            sender = self.node.connection.sender
+            await self.target.apply(Command(new_token(), "cancel", sender, str(lost), grace=STOP_SECONDS))
+
+    def attach(self, target: Target) -> None:
+        """Say what commands act on; until then they wait. On the I/O thread."""
+        self.target = target
+        self._ready.set()
+
+    async def apply(self, command: Command) -> Receipt:
+        """Carry out one command, and return its final receipt once the log has stored what it did."""
+        assert self._control
+        return await asyncio.shield(self._control.take(command))
+
+    async def _apply(self, command: Command) -> Receipt:
+        if command.verb == "ping":
+            return self._receipt(command, Outcome(data={"offset": self.log.offset}))
+        await self._ready.wait()
+        assert self.target is not None
+        if command.verb == "inspect":
+            return self._receipt(command, Outcome(data=await self._inspect(bool(command.data.get("stack")))))
+        if command.verb not in _RECORDED:
+            return self._receipt(command, Outcome("refused", f"this version does not know {command.verb!r}"))
+        outcome = await self.target.apply(command)
+        receipt = await self._record(command, outcome)
+        if command.verb == "kill" and outcome.status == "unconfirmed":
+            # its code goes on and cannot be stopped, but the run ends here, and nothing that it says counts
+            self._background = asyncio.create_task(self.end("killed", 137))
+        return receipt
+
+    def note(self, kind: str, command: str, sender: str, reason: str, message: Any, **more: Any) -> int:
+        """Append the event that records a command, and return its offset; at once where it takes effect."""
+        data = {"command": command, "sender": sender, "reason": reason, "message": message, **more}
+        kept = {name: value for name, value in data.items() if value not in (None, "")}
+        try:
+            offset = self.log.append_lifecycle(kind, kept, cause=command)
+        except TooLarge:  # as a command it fits, as a part of an event it does not
+            offset = self.log.append_lifecycle(
+                kind, kept | {"message": None, "reason": reason[:1000]}, cause=command
+            )
+        self._noted[sender, command] = offset
+        return offset
+
+    async def _record(self, command: Command, outcome: Outcome) -> Receipt:
+        more = {"why": outcome.why}
+        kind, state = _RECORDED[command.verb]
+        if outcome.status not in ("applied", "unconfirmed"):
+            kind, state = "refused", None
+            more["verb"] = command.verb
+        try:
+            offset = self._noted.pop((command.sender, command.id), 0) or self.note(
+                kind, command.id, command.sender, command.reason, command.message, **more
+            )
+            await self.log.flush(offset)
+        except OwnershipLost as lost:
+            self._lose(lost)
+            raise
+        except Error as error:
+            # what is not in the log did not happen, as far as anyone else can tell
+            status: Status = "too_late" if self.log.ended else "unconfirmed"
+            return self._receipt(command, replace(outcome, status=status, why=str(error)))
+        if state:
+            await self.set_state(state)
+        return replace(self._receipt(command, outcome), offset=offset)
+
+    def _receipt(self, command: Command, outcome: Outcome) -> Receipt:
+        return Receipt(
+            command.id, command.verb, outcome.status, outcome.why, command.sender, self.node.name, self.epoch,
+            data=outcome.data,
+        )  # fmt: skip
+
+    async def _inspect(self, stack: bool) -> dict[str, Any]:
+        assert self.target is not None
+        lease = self.node.lease
+        return {
+            "record": self.record.to_json(),
+            "epoch": self.epoch,
+            "run": self.run,
+            "offset": self.log.offset,
+            "stored": self.log.stored,
+            "inbox": len(self.mailbox),
+            "node": {
+                "name": self.node.name,
+                "host": lease.host,
+                "pid": lease.pid,
+                "load": os.getloadavg()[0],
+            },
+            "writer": asdict(self.node.writer.stats) | {"trouble": self.node.writer.trouble},
+            **await self.target.inspect(stack),
+        }
+
+    async def set_state(self, state: str) -> None:
+        """Write a new state to the registry; the log has it already."""
+        async with self._recording:
+            if self.log.ended or self.record.state == state:
+                return
+            self.record = replace(self.record, state=state, updated=now())
+            try:
+                self._revision = await self.node.registry.put(self.record, self._revision)
+            except Error:
+                pass  # for people only; the next change writes it again
+
+    async def end(self, status: str, code: int, **data: Any) -> int:
+        """Write the one terminal event, once every command taken has its place before it; returns its offset.
+
+        Does nothing, and returns 0, if the id was never won. A result that cannot be kept makes it a failure.
+        Raises: AlreadyEnded for every call but one; TooLarge, BadPayload for such a result; and as `EventLog.end`.
+        """
+        async with self._life:
+            if self._over:
+                raise self._over
+            self._over = AlreadyEnded(f"{self.spec.address} has ended")
+            self.mailbox.close(Closed(f"{self.spec.address} has ended"))
+            if self._owned is None:
+                return 0
+            if self._control:
+                await self._control.settle(SETTLE_SECONDS)
+            ending = {"status": status, "code": code}
+            ending |= {key: value for key, value in data.items() if value is not None}
+            if error := data.get("error"):
+                ending["error"] = str(error)[:MAX_ERROR].encode(errors="backslashreplace").decode()
+            try:
+                return await self._write_end(ending)
+            except OwnershipLost as lost:
+                self._over = lost
+                raise
+            finally:
+                await self._leave()
+
+    async def _write_end(self, ending: dict[str, Any]) -> int:
+        try:
+            self._ending = ending
+            return await self.log.end(ending)
+        except (TooLarge, BadPayload) as error:
+            if self.log.ended:  # an earlier event was too large, and ended the run
+                raise
+            self._ending = {"status": "failed", "code": 1, "error": f"its result cannot be kept: {error}"}
+            await self.log.end(self._ending)
+            raise
+
+    async def _leave(self) -> None:
+        assert self._owned
+        self.node.count(self, runs=False)
+        self._forget()
+        if self._inbox:
+            await self._inbox.close()
+        async with self._recording:
+            time = now()
+            self.record = replace(
+                self.record, state=self._ending["status"], code=self._ending["code"], updated=time, ended=time
+            )
+            try:
+                if self.log.ended and self.log.stored >= self.log.offset:
+                    await mark_ended(self.node.connection, self.node.names, self._owned, self.log.offset)
+                    await self.node.registry.end(self.record)
+            except Error:
+                pass  # the log says that it ended; the registry is mended by the next owner or viewer
+        if self._control:
+            await self._control.close()
+
+    async def stop(self) -> None:
+        """End the run, because its mesh is being closed; its code learns so at its next call."""
+        with suppress(Error, TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.end("cancelled", 143, error="its mesh was closed while it ran")

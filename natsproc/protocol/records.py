@@ -1,0 +1,166 @@
+"""What the buckets hold: who owns an id, what runs where, and which nodes live. Protocol: sections 4 and 6."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from natsproc.errors import BadPayload
+
+from .messages import decode_object
+from .names import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where an epoch begins in the log. Everything behind it from another epoch is void."""
+
+    epoch: int
+    run: int
+    offset: int  #: the first offset of the epoch
+    position: int  #: of the mark
+
+    def to_json(self) -> list[int]:
+        return [self.epoch, self.run, self.offset, self.position]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The record that says who owns an id; changed by compare-and-set only. Protocol: section 4.
+
+    `epoch` is 0 while the record does not carry it, which means: the revision of the record itself.
+    """
+
+    nonce: str
+    node: str
+    epoch: int = 0
+    run: int = 1
+    ended: bool = False  #: a hint, the log decides
+    cuts: tuple[Cut, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def epoch_at(self, revision: int) -> int:
+        """The fencing token of this claim, given the revision under which it was read."""
+        return self.epoch or revision
+
+    def to_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            **self.extra,
+            "nonce": self.nonce,
+            "node": self.node,
+            "run": self.run,
+            "ended": self.ended,
+            "cuts": [cut.to_json() for cut in self.cuts],
+        }
+        if self.epoch:
+            record["epoch"] = self.epoch
+        return record
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Claim:
+        """Read a claim record. Raises: BadPayload."""
+        raw = decode_object(payload, "claim record")
+        try:
+            cuts = tuple(Cut(*(int(number) for number in cut)) for cut in raw.pop("cuts", ()))
+            return cls(
+                nonce=str(raw.pop("nonce")),
+                node=str(raw.pop("node")),
+                epoch=int(raw.pop("epoch", 0)),
+                run=int(raw.pop("run", 1)),
+                ended=bool(raw.pop("ended", False)),
+                cuts=cuts,
+                extra=raw,
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise BadPayload(f"claim record is not one of ours: {error!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the registry says of a process; written when it changes, by its owner."""
+
+    address: Address
+    kind: str
+    node: str
+    epoch: int
+    run: int
+    state: str  #: running, paused, waiting; completed, failed, interrupted, cancelled, killed once ended
+    started: str
+    updated: str
+    labels: dict[str, str] = field(default_factory=dict)
+    parent: str = ""
+    title: str = ""  #: what it runs, for people
+    pty: bool = False
+    code: int | None = None  #: exit code once ended
+    ended: str = ""  #: time of the terminal event
+
+    def to_json(self) -> dict[str, Any]:
+        raw: dict[str, Any] = {
+            "namespace": self.address.namespace,
+            "id": self.address.id,
+            "kind": self.kind,
+            "node": self.node,
+            "epoch": self.epoch,
+            "run": self.run,
+            "state": self.state,
+            "started": self.started,
+            "updated": self.updated,
+            "labels": self.labels,
+        }
+        for name in ("parent", "title", "pty", "ended"):
+            if value := getattr(self, name):
+                raw[name] = value
+        if self.code is not None:
+            raw["code"] = self.code
+        return raw
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Record:
+        """Read a registry record. Raises: BadPayload."""
+        raw = decode_object(payload, "registry record")
+        try:
+            code = raw.get("code")
+            return cls(
+                address=Address(str(raw["namespace"]), str(raw["id"])),
+                kind=str(raw["kind"]),
+                node=str(raw["node"]),
+                epoch=int(raw["epoch"]),
+                run=int(raw["run"]),
+                state=str(raw["state"]),
+                started=str(raw["started"]),
+                updated=str(raw["updated"]),
+                labels={str(key): str(value) for key, value in (raw.get("labels") or {}).items()},
+                parent=str(raw.get("parent", "")),
+                title=str(raw.get("title", "")),
+                pty=bool(raw.get("pty", False)),
+                code=None if code is None else int(code),
+                ended=str(raw.get("ended", "")),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise BadPayload(f"registry record is not one of ours: {error!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a node says of itself with every renewal."""
+
+    node: str
+    host: str
+    pid: int
+    version: str
+    started: str
+    processes: int = 0
+    load: float = 0.0  #: one-minute load average of the host
+    goodbye: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Lease:
+        """Read a lease. Raises: BadPayload."""
+        raw = decode_object(payload, "lease")
+        try:
+            return cls(**{name: raw[name] for name in cls.__slots__ if name in raw})
+        except TypeError as error:
+            raise BadPayload(f"lease is not one of ours: {error}") from None

@@ -47,7 +47,12 @@ def _data(type: str, values: list[str], level: str) -> Any:
         return _progress(values)
     if any("=" not in value for value in values):
         raise exits.Usage(f"{type} takes name=value, or --json; {text!r} is neither")
-    return {name: _value(value) for name, _, value in (value.partition("=") for value in values)}
+    data = {name: _value(value) for name, _, value in (value.partition("=") for value in values)}
+    if type == "metric":
+        from natsproc.speaking import metric_data
+
+        return metric_data(data)
+    return data
 
 
 def _progress(values: list[str]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 
 from natsproc.errors import BadPayload
 from natsproc.protocol.messages import Json, Message
@@ -42,6 +43,19 @@ def progress_data(done: float, total: float | None, text: str) -> dict[str, Any]
     return {"done": done} | ({} if total is None else {"total": total}) | ({"text": text} if text else {})
 
 
+def metric_data(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    """The data of a `metric` event: numbers of Python's, NumPy's or PyTorch's. Raises: BadPayload."""
+    data: dict[str, float] = {}
+    for name, value in values.items():
+        try:
+            if isinstance(value, str | bytes):
+                raise TypeError
+            data[name] = value if isinstance(value, int | float) else float(value)
+        except (TypeError, ValueError):
+            raise BadPayload(f"metric {name!r} is {value!r:.80}: a metric is a number") from None
+    return data
+
+
 def as_model(message: Message, model: type[M] | None) -> Message:
     """The message with its data as `model`, if one is given. Raises: BadPayload."""
     if model is None:
@@ -72,9 +86,9 @@ class Speaking(ABC):
         """Say how far it is: `done` of `total` units, and what it is at."""
         return await self.emit("progress", progress_data(done, total, text))
 
-    async def metric(self, **values: float) -> int:
-        """Write named numbers, as in `await proc.metric(loss=0.31, accuracy=0.9)`."""
-        return await self.emit("metric", values)
+    async def metric(self, **values: SupportsFloat) -> int:
+        """Write named numbers, as in `await proc.metric(loss=0.31, accuracy=0.9)`. Raises: BadPayload, too."""
+        return await self.emit("metric", metric_data(values))
 
     async def message(self, data: Json) -> int:
         """Write something that the process has to say, of any shape."""
@@ -99,9 +113,9 @@ class BlockingSpeaking(ABC):
         """See `Speaking.progress`."""
         return self.emit("progress", progress_data(done, total, text))
 
-    def metric(self, **values: float) -> int:
+    def metric(self, **values: SupportsFloat) -> int:
         """See `Speaking.metric`."""
-        return self.emit("metric", values)
+        return self.emit("metric", metric_data(values))
 
     def message(self, data: Json) -> int:
         """See `Speaking.message`."""

@@ -38,9 +38,9 @@ NOTICES: Final = frozenset({"gap", "takeover", "caught_up", "unreachable", "ende
 
 
 def encode(value: Json, what: str = "data") -> bytes:
-    """Write any JSON value, or a pydantic model, as bytes. Raises: BadPayload."""
+    """Write any JSON value, or a pydantic model, as bytes; NaN and the infinities as text. Raises: BadPayload."""
     try:
-        payload = to_json(value, inf_nan_mode="null")
+        payload = to_json(value, inf_nan_mode="strings")
         # What is written and cannot be read (200 levels, 4300 digits) would be a hole in the log for ever.
         if len(payload) > _LONG or payload.count(b"[") + payload.count(b"{") > _DEEP:
             from_json(b"[" * _AROUND + payload + b"]" * _AROUND)

@@ -94,6 +94,7 @@ def test_without_a_command_it_says_what_there_is(cli: Cli) -> None:
         (["pause", "-N", "one", "two/a"], 2, "'one' was asked for"),
         (["cheat", "nonsense"], 2, "no cheat sheet"),
         (["emit", "metric", "loss"], 2, "name=value"),
+        (["emit", "metric", "loss=low"], 2, "a metric is a number"),
         (["emit", "progress", "half"], 2, "DONE/TOTAL"),
         (["wait"], 125, "Missing argument"),
         (["wait", "a b"], 125, "cannot be a process id"),

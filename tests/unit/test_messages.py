@@ -275,7 +275,12 @@ class Point(BaseModel):
 
 
 def test_models_are_sent_as_json():
-    assert decode(encode({"at": Point(x=1), "nan": float("nan")})) == {"at": {"x": 1}, "nan": None}
+    assert decode(encode({"at": Point(x=1)})) == {"at": {"x": 1}}
+
+
+def test_numbers_that_json_lacks_are_sent_as_text_and_never_lost():
+    sent = {"loss": float("nan"), "least": float("-inf"), "most": float("inf")}
+    assert decode(encode(sent)) == {"loss": "NaN", "least": "-Infinity", "most": "Infinity"}
 
 
 @pytest.mark.parametrize(

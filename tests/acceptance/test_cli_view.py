@@ -311,8 +311,9 @@ def test_inspect_shows_record_epoch_offsets_and_node(cli: Cli) -> None:
         assert found["node"]["pid"] == process.pid
         assert "receive" in json.dumps(found)
         text = cli.ok("inspect", "looked-at")
-        assert re.search(r"^epoch +\d+$", text, re.MULTILINE)
-        assert re.search(rf"^  pid +{process.pid}$", text, re.MULTILINE)
+        assert text.startswith("looked-at  running\n")
+        assert re.search(r"^  epoch +\d+$", text, re.MULTILINE)
+        assert re.search(rf"^  node +\S+ on \S+, pid {process.pid}, load ", text, re.MULTILINE)
 
 
 def test_inspect_shows_the_record_of_what_has_ended(cli: Cli) -> None:

@@ -56,10 +56,10 @@ def run(
     started if no other is named and it does not run. Every failure of natsproc exits with 125; 126 and 127
     are for a command that can't be run or found.
     """
-    from natsproc.protocol.names import new_id, sanitize
+    from natsproc.protocol.names import choose_kind, new_id
 
     labels = options.labels(label)
-    kind = sanitize(kind or os.path.basename(command[0]), "process")
+    kind = choose_kind(kind, os.path.basename(command[0]))
     if id is None:
         id = new_id(kind)
         if not detach and report is None and sys.stderr.isatty():

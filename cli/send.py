@@ -44,6 +44,8 @@ def send(
 
 def _data(words: list[str], json: bool) -> Any:
     text = sys.stdin.read() if words == ["-"] else " ".join(words)
+    if not text and words == ["-"]:
+        raise exits.Usage("stdin was empty, and nothing was sent; for an empty message say ''")
     return options.json_value(text, "the message") if json else text
 
 

@@ -287,7 +287,7 @@ class Mesh:
         """
         from .functions import kind_of, new_spec, run_on
 
-        spec = new_spec(self, id, kind or kind_of(function), labels, parent, restart)
+        spec = new_spec(self, id, kind_of(function, kind), labels, parent, restart)
         return await run_on(self, spec, function, args, kwargs)
 
 

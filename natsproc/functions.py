@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc.errors import AlreadyEnded, Cancelled, Closed, Error, Interrupted
 from natsproc.protocol.messages import Command, Outcome
-from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, new_id, sanitize
+from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_name, choose_kind, new_id
 
 from .hosted import Hosted
 from .interruptions import Interruptions
@@ -35,19 +35,21 @@ def process(function: F | None = None, *, kind: str | None = None) -> Any:
     """Mark a function as one that runs as a process; its name is the kind unless `kind` is given.
 
     The function stays what it was and takes the process as its first argument: a `Process` if it is a
-    coroutine function, a `BlockingProcess` if it is a plain one.
+    coroutine function, a `BlockingProcess` if it is a plain one. Raises: BadName.
     """
 
     def mark(function: F) -> F:
-        function.natsproc_kind = kind or function.__name__  # type: ignore[attr-defined]
+        function.natsproc_kind = kind_of(function, kind)  # type: ignore[attr-defined]
         return function
 
     return mark if function is None else mark(function)
 
 
-def kind_of(function: Callable[..., Any]) -> str:
-    """The kind of a function: its mark's, or its name."""
-    return str(getattr(function, "natsproc_kind", None) or getattr(function, "__name__", "process"))
+def kind_of(function: Callable[..., Any], given: str | None = None) -> str:
+    """The kind that was given, or the function's: its mark's, or its name. Raises: BadName."""
+    if given is None:
+        given = getattr(function, "natsproc_kind", None)
+    return choose_kind(given, getattr(function, "__name__", ""))
 
 
 class PythonTarget:
@@ -117,7 +119,7 @@ def new_spec(
     mesh: Mesh, id: str | None, kind: str, labels: Mapping[str, str] | None, parent: str, restart: bool
 ) -> Spec:
     """What a process of Python code is to be. Raises: BadName."""
-    kind = sanitize(kind, "process")
+    check_name(kind, "kind")
     address = mesh.address(id or new_id(kind))
     parent = parent or os.environ.get("NATSPROC_ADDRESS", "")
     return Spec(address, kind, dict(labels or {}), parent, restart=restart)
@@ -280,7 +282,7 @@ def run(
     from .client import connect
 
     mesh = connect(server, creds=creds, context=context, namespace=namespace, prefix=prefix, start=True)
-    spec = new_spec(mesh, id, kind or kind_of(function), labels, "", restart)
+    spec = new_spec(mesh, id, kind_of(function, kind), labels, "", restart)
     if not inspect.iscoroutinefunction(function):
         mesh.open()
         try:

@@ -17,7 +17,7 @@ from natsproc.local import ADDRESS
 from natsproc.node import Spec
 from natsproc.owner import Process
 from natsproc.protocol.messages import Command
-from natsproc.protocol.names import new_id, new_token, sanitize
+from natsproc.protocol.names import choose_kind, new_id, new_token
 
 from .pump import LIMIT
 from .runner import Runner, Wrapped
@@ -54,7 +54,7 @@ async def run_command(
 
     Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, NotAllowed; OwnershipLost.
     """
-    kind = sanitize(kind or os.path.basename(wrapped.argv[0]), "process")
+    kind = choose_kind(kind, os.path.basename(wrapped.argv[0]))
     spec = Spec(
         mesh.address(id or new_id(kind)),
         kind,

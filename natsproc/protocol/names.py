@@ -65,6 +65,11 @@ def sanitize(text: str, fallback: str) -> str:
     return token if _TOKEN.fullmatch(token) else fallback
 
 
+def choose_kind(given: str | None, derived: str) -> str:
+    """The kind that was given, or one made of a program's or function's name. Raises: BadName."""
+    return sanitize(derived, "process") if given is None else check_name(given, "kind")
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a process is found: its namespace and id. Written `id`, or `namespace/id`."""

@@ -45,7 +45,8 @@ async def examine(endpoint: Endpoint, names: Names, home: Home) -> list[Finding]
             try:
                 found += [finding async for finding in check(connection, names)]
             except Error as error:
-                found.append(Finding(about, str(error), "problem"))
+                if str(error) not in [finding.text for finding in found]:
+                    found.append(Finding(about, str(error), "problem"))
     finally:
         await connection.close()
     state = home.load() if home.running else None
@@ -126,7 +127,9 @@ async def _rights(connection: Connection, names: Names) -> AsyncIterator[Finding
 
 async def _clock(connection: Connection, names: Names) -> AsyncIterator[Finding]:
     before = clock.now()
-    info = await connection.api(f"STREAM.INFO.{names.event_stream}")
+    info = await streams.inspect(connection, names.event_stream)
+    if info is None:  # there is no mesh yet, which `_streams` says
+        return
     ahead = clock.seconds_between(before, info["ts"])
     if abs(ahead) <= CLOCK_SECONDS:
         yield Finding("clock", f"within {CLOCK_SECONDS:g} s of the server's")

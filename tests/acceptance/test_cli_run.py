@@ -98,6 +98,22 @@ def test_without_an_id_it_gets_one_after_the_program(cli: Cli) -> None:
     cli.ok("kill", id)
 
 
+def test_a_kind_that_cannot_be_one_is_refused(cli: Cli) -> None:
+    done = cli("run", "--kind", "a b", "--", "true")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "'a b' cannot be a process kind" in done.stderr
+
+
+def test_an_empty_stdin_is_no_message_unless_it_is_meant(cli: Cli) -> None:
+    begun(cli, "emptied", "sh", "-c", 'read line; echo "got <$line>"')
+    done = cli("send", "emptied", "-")
+    assert done.returncode == 2
+    assert done.stderr == "natsproc: stdin was empty, and nothing was sent; for an empty message say ''\n"
+    cli.ok("send", "emptied", "")
+    assert cli("wait", "emptied", "--timeout", "60s").returncode == 0
+    assert output(cli, "emptied") == "got <>\n"
+
+
 def test_stdin_is_passed_on_when_asked_for(cli: Cli) -> None:
     assert cli.ok("run", "-i", "--", "cat", stdin="passed on\n") == "passed on\n"
 

@@ -32,7 +32,7 @@ async def levels(endpoint: Endpoint, home) -> dict[str, str]:
 
 async def test_the_doctor_sees_what_a_foreign_server_lacks(home, server: Server):
     found = await levels(find(server.url), home)
-    assert found["streams"] == "problem"
+    assert [about for about, level in found.items() if level == "problem"] == ["streams"]  # said once
     assert found["rights"] == "warning"  # nothing pins the sender
     connection = await Connection.open(find(server.url))
     await streams.setup(connection, Names())
@@ -41,6 +41,12 @@ async def test_the_doctor_sees_what_a_foreign_server_lacks(home, server: Server)
     await connection.api("STREAM.UPDATE.PROC_INBOX", body)
     assert (await levels(find(server.url), home))["streams"] == "problem"
     await connection.close()
+
+
+async def test_the_doctor_says_once_that_there_is_no_jetstream(home, tmp_path):
+    with running(tmp_path / "plain", jetstream=False) as server:
+        found = await doctor.examine(find(server.url), Names(), home)
+        assert ["no JetStream" in finding.text for finding in found].count(True) == 1
 
 
 async def test_the_doctor_leaves_nothing_behind(home):

@@ -16,6 +16,8 @@ from pydantic import BaseModel
 import natsproc
 from natsproc.bus import streams
 from natsproc.bus.connection import Connection, Endpoint
+from natsproc.command.run import run_command
+from natsproc.command.runner import Wrapped
 from natsproc.protocol.names import Names
 
 
@@ -347,6 +349,20 @@ async def test_a_streamed_text_is_one_event_for_a_late_joiner(mesh, viewer):
     ]
     assert compact[1].data | {"text": ""} == {"stream": "answer", "text": "", "first": 2, "last": 4}
     assert compact[2].data["stream"] == "answer-2"
+
+
+async def test_no_way_in_rewrites_a_kind_that_is_given(mesh):
+    with pytest.raises(natsproc.BadName):
+        natsproc.process(kind="a b")(print)
+    with pytest.raises(natsproc.BadName):
+        natsproc.run(print, kind="a b", server="nats://127.0.0.1:1")
+    with pytest.raises(natsproc.BadName):
+        await mesh.run(print, kind="a b")
+    with pytest.raises(natsproc.BadName):
+        await run_command(mesh, Wrapped(("true",)), kind="a b")
+    with pytest.raises(natsproc.BadName):
+        async with mesh.own(id="some", kind="a b"):
+            pass
 
 
 async def test_bad_names_and_payloads_say_what_is_wrong_and_use_no_offset(mesh, viewer):

@@ -16,6 +16,7 @@ from natsproc.protocol.names import (
     address_of_key,
     check_name,
     check_pattern,
+    choose_kind,
     client_inbox,
     is_pattern,
     key_of,
@@ -120,6 +121,14 @@ def test_a_mesh_prefix_is_one_token(prefix):
 def test_whatever_a_kind_or_a_users_name_is_the_id_made_of_it_is_valid(text):
     assert check_name(new_id(text))
     assert check_name(sanitize(text, "fallback"))
+
+
+def test_a_kind_that_is_given_is_taken_as_it_is_or_refused():
+    assert choose_kind("given", "my program") == "given"
+    assert choose_kind(None, "my program") == "my-program"
+    for kind in ("a b", "", "a.b"):
+        with pytest.raises(BadName, match="kind"):
+            choose_kind(kind, "program")
 
 
 def test_made_up_names_differ():

@@ -109,6 +109,7 @@ _SENTENCES: Mapping[str, Callable[[Data], str]] = {
     "restarted": _started,
     "recovered": _started,
     "received": _received,
+    "replied": lambda data: f"to {value(data.get('sender'))}: {value(data.get('data'))}",
     "interrupted": _commanded,
     "paused": _commanded,
     "resumed": _commanded,

@@ -28,6 +28,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
     },
     "Steer": {
         "send": "Leave a message in a process's inbox, or text for a command's stdin.",
+        "request": "Ask a process something, and print its reply.",
         "interrupt": "Stop what a process does now, as Ctrl-C does, and say what to do instead.",
         "pause": "Stop a process where it is.",
         "resume": "Let a paused process go on.",
@@ -37,6 +38,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
     "From inside a process": {
         "emit": "Write an event to the log of the process that this runs in.",
         "receive": "Take the next message from the inbox of the process that this runs in.",
+        "reply": "Reply to a message that was received.",
     },
     "Server": {
         "up": "Start the embedded nats-server.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from natsproc_cli import exits, options
 
@@ -14,13 +15,19 @@ def receive(timeout: options.Timeout = None, output: options.Output = "text") ->
     the input. Once a program has received, messages come no longer on its stdin.
     """
     import natsproc
-    from natsproc.protocol.messages import encode
-    from natsproc_cli.terminal import is_terminal, plain
 
     message = natsproc.current().receive(timeout=timeout)
     if output == "json":
         exits.print_json({"sender": message.sender, "position": message.position, **message.to_json()})
     elif message.kind == "message":
-        text = message.data if isinstance(message.data, str) else encode(message.data).decode()
-        print(plain(text) if is_terminal(sys.stdout) else text, flush=True)
+        print_data(message.data)
     return exits.FAILURE if message.kind == "eof" else 0
+
+
+def print_data(data: Any) -> None:
+    """Print what somebody sent: text as it is, anything else as JSON."""
+    from natsproc.protocol.messages import encode
+    from natsproc_cli.terminal import is_terminal, plain
+
+    text = data if isinstance(data, str) else encode(data).decode()
+    print(plain(text) if is_terminal(sys.stdout) else text, flush=True)

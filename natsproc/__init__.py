@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .local import current
     from .owner import BlockingProcess, Process
     from .protocol.messages import Event, Message, Notice, Receipt
+    from .sent import Sent, Taken
     from .tail import Tail
 
 _WHERE = {
@@ -64,6 +65,7 @@ _WHERE = {
     "local": ("current",),
     "owner": ("BlockingProcess", "Process"),
     "protocol.messages": ("Event", "Message", "Notice", "Receipt"),
+    "sent": ("Sent", "Taken"),
     "tail": ("Tail",),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
@@ -72,7 +74,7 @@ __all__ = [
     "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "BlockingProcess", "Cancelled", "Closed", "Error", "Event", "Exit",
     "HardInterrupt", "Interrupted", "Mesh", "MeshMismatch", "Message", "NoMesh", "NoServer", "NoSuchProcess",
     "NotAllowed", "Notice", "OwnershipLost", "Process", "ProcessFailed", "ProcessHandle", "ProcessInfo", "Receipt",
-    "Refused", "ServerUnfit", "Tail", "TimedOut", "TooLarge", "Unreachable", "connect", "current", "process", "run",
+    "Refused", "Sent", "ServerUnfit", "Tail", "Taken", "TimedOut", "TooLarge", "Unreachable", "connect", "current", "process", "run",
 ]  # fmt: skip
 
 

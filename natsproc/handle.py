@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from natsproc.bus import control, inbox
-from natsproc.bus.inbox import Sent
 from natsproc.errors import AlreadyEnded, Closed, ProcessFailed, TimedOut
 from natsproc.protocol.messages import EXITED, Command, Cursor, Event, Json, Receipt
 from natsproc.protocol.names import Address, new_token
 from natsproc.protocol.records import Record
+
+from .sent import Sent
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -100,13 +101,24 @@ class ProcessHandle:
     async def send(self, data: Json, *, id: str | None = None, kind: str = "message") -> Sent:
         """Leave a message in its inbox; returns once it is stored. Any JSON, or a pydantic model.
 
-        Sending it again with the same `id` within two minutes stores it once.
+        Sending it again with the same `id` within two minutes stores it once. `await sent.consumed()` says when
+        the process has taken it.
         Raises: NoSuchProcess, AlreadyEnded, TooLarge, BadPayload, NotAllowed. Protocol: section 3.
         """
         mesh = self.mesh
-        return await mesh.io.call(
-            inbox.send(mesh.connection, mesh.names, self.address, data, id=id, kind=kind)
-        )
+        sending = inbox.send(mesh.connection, mesh.names, self.address, data, id=id, kind=kind)
+        return Sent(mesh, self.address, await mesh.io.call(sending))
+
+    async def request(
+        self, data: Json, *, timeout: float | None = None, model: type[M] | None = None, id: str | None = None
+    ) -> Any:
+        """Leave a message in its inbox and return what the process replies to it, as `model` if one is given.
+
+        Asking again with the same `id` gets the reply to the first of them.
+        Raises: TimedOut after `timeout` seconds; AlreadyEnded if the run ended without a reply; and as `send`.
+        """
+        sent = await self.send(data, id=id)
+        return await sent.reply(model, timeout=timeout)
 
     async def command(
         self,

@@ -2,7 +2,7 @@
 
 The wrapper serves a unix socket that only its user can reach, named by `NATSPROC_SOCKET`. On it one JSON object a
 line asks, and one answers: {"do": "emit", "type", "data", "cause"} → {"offset"}; {"do": "receive", "timeout"} →
-{"message"}, null when time runs out; {"do": "flush"} and {"do": "about"}. {"error", "text"} is a refusal. Events
+{"message"}, null when time runs out; {"do": "reply", "to", "data"} → {"offset"}; {"do": "flush"} and {"do": "about"}. {"error", "text"} is a refusal. Events
 go through the wrapper's single writer, messages come from its single inbox. No NATS is imported here.
 """
 
@@ -14,6 +14,7 @@ import shutil
 import socket
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,6 +36,7 @@ M = TypeVar("M", bound="BaseModel")
 ADDRESS = "NATSPROC_ADDRESS"
 SOCKET = "NATSPROC_SOCKET"
 LINE_BYTES = 64 * 1024 * 1024
+REMEMBERED = 1000  #: messages to which a program can reply
 PATH_BYTES = 100  # a unix socket's path may have 103 on macOS, 107 on Linux
 
 
@@ -134,6 +136,11 @@ class CurrentProcess(BlockingSpeaking):
         while True:
             yield self.receive(model)
 
+    def reply(self, message: Message | str | None, data: Json = None) -> int:
+        """See `Process.reply`. The message may be named by its id, and is the one received last if None is given."""
+        to = message.id if isinstance(message, Message) else message
+        return int(self._speaking.ask({"do": "reply", "to": to, "data": data})["offset"])
+
     def flush(self) -> None:
         """See `Process.flush`."""
         self._speaking.ask({"do": "flush"})
@@ -152,6 +159,10 @@ class AsyncCurrentProcess(Speaking):
     async def receive(self, model: type[M] | None = None, *, timeout: float | None = None) -> Message:
         """See `Process.receive`. Cancelling it gives the next message up."""
         return await asyncio.to_thread(self._process.receive, model, timeout=timeout)
+
+    async def reply(self, message: Message | str | None, data: Json = None) -> int:
+        """See `CurrentProcess.reply`."""
+        return await asyncio.to_thread(self._process.reply, message, data)
 
     async def flush(self) -> None:
         """See `Process.flush`."""
@@ -172,6 +183,7 @@ class LocalServer:
         settle: Callable[[], Awaitable[None]],
     ) -> None:
         self.asked = False
+        self._taken: deque[Message] = deque(maxlen=REMEMBERED)  # by the program, which may reply to them
         self._process = process
         self._take = take
         self._settle = settle
@@ -223,6 +235,10 @@ class LocalServer:
                 case "receive":
                     self.asked = True
                     return {"message": await self._next(asked.get("timeout"))}
+                case "reply":
+                    await self._settle()
+                    message = self._message(asked.get("to"))
+                    return {"offset": await self._process.reply(message, asked.get("data"))}
                 case "flush":
                     await self._process.flush()
                     return {}
@@ -232,10 +248,17 @@ class LocalServer:
         except (Error, TypeError, ValueError) as error:
             return {"error": type(error).__name__, "text": str(error), "details": vars(error)}
 
+    def _message(self, id: str | None) -> Message:
+        for message in reversed(self._taken):
+            if id in (None, message.id):
+                return message
+        raise BadPayload(f"no message {id or ''} was received that can be replied to".replace("  ", " "))
+
     async def _next(self, timeout: float | None) -> dict[str, Any] | None:
         try:
             async with asyncio.timeout(timeout):
                 message = await self._take()
         except TimeoutError:
             return None
+        self._taken.append(message)
         return {name: getattr(message, name) for name in Message.__slots__}

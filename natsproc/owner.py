@@ -99,6 +99,12 @@ class Core:
             except TooLarge:  # as a message it fits, as a part of an event it does not
                 self._log.append_lifecycle("received", what, cause=message.id)
 
+    def _reply(self, message: Message, data: Json) -> int:
+        self._refuse_child()
+        said = {"message": message.id, "sender": message.sender, "data": data}
+        with hard.shield:
+            return self._log.append_lifecycle("replied", said, cause=message.id)
+
     def _stream_name(self, name: str) -> str:
         count = self._streams[name] = self._streams.get(name, 0) + 1
         return name if count == 1 else f"{name}-{count}"
@@ -161,6 +167,14 @@ class Process(Core, Speaking):
         """Take one message after the other, for ever."""
         while True:
             yield await self.receive(model)
+
+    async def reply(self, message: Message, data: Json = None) -> int:
+        """Answer a message, with any JSON or a pydantic model: its sender's `request` returns it.
+
+        The reply is an event of the log; the first one counts. Returns its offset. Raises: as `emit`.
+        """
+        await self._interruptions.gate()
+        return self._reply(message, data)
 
     def interruptible(self) -> AbstractAsyncContextManager[Any]:
         """Scope what an interrupt stops: `async with proc.interruptible(): …`.
@@ -228,6 +242,11 @@ class BlockingProcess(Core, BlockingSpeaking):
         """See `Process.inbox`."""
         while True:
             yield self.receive(model)
+
+    def reply(self, message: Message, data: Json = None) -> int:
+        """See `Process.reply`."""
+        self._interruptions.check()
+        return self._reply(message, data)
 
     def interruptible(self) -> AbstractContextManager[Any]:
         """See `Process.interruptible`; used as `with proc.interruptible(): …`, it ends at the next `check`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from nats.aio.msg import Msg
@@ -27,11 +28,14 @@ RECHECK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class Stored:
     """A message that is stored."""
 
     id: str
+    sender: str
     position: int
+    run: int  #: of the process, when it was sent
+    after: int  #: whatever becomes of it is in the log at or behind this position; 0: anywhere
     duplicate: bool = False  #: a message of that id was stored before, and this one was not
 
 
@@ -44,7 +48,7 @@ async def send(
     id: str | None = None,
     kind: str = "message",
     timeout: float = 10.0,
-) -> Sent:
+) -> Stored:
     """Store a message in a process's inbox and return once it is.
 
     Repeating it with the same `id` within two minutes stores nothing, so a lost answer is retried here.
@@ -63,7 +67,9 @@ async def send(
     subject = names.inbox(address, connection.sender)
     try:
         async with asyncio.timeout(timeout):
-            record = await insist(lambda: Registry(connection, names).get(address))
+            record, after = await asyncio.gather(
+                insist(lambda: Registry(connection, names).get(address)), _end_of(connection, names, address)
+            )
             if record is None:
                 raise NoSuchProcess(f"no process {str(address)!r} is known here; `natsproc ps -a` lists all")
             if record.ended:
@@ -82,7 +88,18 @@ async def send(
             f"{message.id!r} stores it once"
         ) from None
     # of an id that nobody else can have, it is our own repeat
-    return Sent(message.id, int(answer["seq"]), id is not None and bool(answer.get("duplicate")))
+    duplicate = id is not None and bool(answer.get("duplicate"))
+    return Stored(
+        message.id, message.sender, int(answer["seq"]), record.run, 0 if duplicate else after, duplicate
+    )
+
+
+async def _end_of(connection: Connection, names: Names, address: Address) -> int:
+    """The position of a process's last event; 0 if it is not to be had, which costs whoever asks only time."""
+    with suppress(Error):
+        if last := await History(connection, names.event_stream).last(names.events(address)):
+            return last.position
+    return 0
 
 
 class InboxReader:

@@ -28,9 +28,10 @@ _LONG_AGO = 1e9
 class Start:
     """Where a tail begins."""
 
-    kind: Literal["run", "first", "last", "since", "cursor", "new"] = "run"
+    kind: Literal["run", "first", "last", "since", "position", "cursor", "new"] = "run"
     n: int = 0  #: of `last`: how many events
     seconds: float = 0.0  #: of `since`: how long ago, by the server's clock
+    position: int = 0  #: of `position`: show what lies there and behind
     cursor: Cursor | None = None
     run: int | None = None  #: of `run`: that run only; None begins with the latest
 
@@ -64,8 +65,9 @@ async def reader_at(
         options = {"position": last.position}
     elif start.kind == "last" and last and cuts:
         options = await _behind(history, subject, await _newest(history, subject, cuts, last) - start.n, cuts)
-    elif start.kind == "since" and last:
-        options = await _since(history, subject, start.seconds, cuts) or {"position": last.position}
+    elif start.kind in ("since", "position") and last:
+        found = await _first_of(history, subject, start)
+        options = await _from(history, subject, found, cuts) if found else {"position": last.position}
     elif start.kind == "run" and claim:
         options = _at_run(start.run, claim, last, address, until_end)
     return Reader(cuts=cuts, follow_runs=not until_end, address=address, **options)
@@ -100,11 +102,14 @@ async def _newest(history: History, subject: str, cuts: Sequence[Cut], last: Sto
     return entry.offset if entry.epoch == cuts[-1].epoch and entry.offset else cuts[-1].offset - 1
 
 
-async def _since(history: History, subject: str, seconds: float, cuts: Sequence[Cut]) -> dict[str, Any]:
+async def _first_of(history: History, subject: str, start: Start) -> StoredEntry | None:
+    if start.kind == "position":
+        return await history.first(subject, start.position)
     now = datetime.fromisoformat(await history.now())
-    found = await history.since(subject, (now - timedelta(seconds=min(seconds, _LONG_AGO))).isoformat())
-    if found is None:
-        return {}
+    return await history.since(subject, (now - timedelta(seconds=min(start.seconds, _LONG_AGO))).isoformat())
+
+
+async def _from(history: History, subject: str, found: StoredEntry, cuts: Sequence[Cut]) -> dict[str, Any]:
     entry, cut = Entry.parse(found.payload), cut_before(cuts, found.position)
     if cut and cut.epoch == entry.epoch and entry.offset:
         return await _behind(history, subject, entry.offset - 1, cuts)

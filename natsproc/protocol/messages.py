@@ -28,7 +28,7 @@ EXITED: Final = "exited"
 LIFECYCLE: Final = frozenset(
     {
         "mark", "started", "restarted", "recovered", "paused", "resumed", "interrupted", "cancelled", "killed",
-        "refused", "received", "asked", "answered", "checkpointed", "dropped", "failed", "exited",
+        "refused", "received", "replied", "asked", "answered", "checkpointed", "dropped", "failed", "exited",
     }
 )  # fmt: skip
 """Event types that only natsproc writes."""

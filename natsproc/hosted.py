@@ -108,6 +108,7 @@ class Hosted:
             run=owned.run,
             next_offset=owned.next_offset,
             nonce=owned.nonce,
+            carried=owned.carried,
         )
         started = now()
         self.record = Record(
@@ -123,7 +124,9 @@ class Hosted:
         # the control subject is served before anyone can find the process, and waits for its target
         self._control = ServedControl(node.connection, node.name, owned.epoch, self._apply)
         await self._control.start(node.names.control(spec.address))
-        self._inbox = InboxReader(node.connection, node.names, spec.address, self.mailbox.put, owned.received)
+        self._inbox = InboxReader(
+            node.connection, node.names, spec.address, self.mailbox.put, owned.carried.received
+        )
         await self._inbox.start()
         self._revision = await insist(lambda: node.registry.put(self.record))
         self._forget = node.connection.on_reconnect(self._make_sure)

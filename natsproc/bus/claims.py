@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from natsproc.errors import BadPayload, Error, NoServer, ServerUnfit, TimedOut
 from natsproc.protocol import ownership
+from natsproc.protocol.carried import Carried
 from natsproc.protocol.messages import EXITED, Command, Entry, Receipt, encode, encode_mark
 from natsproc.protocol.names import Address, Names, key_of, new_token
 from natsproc.protocol.ownership import Fold, Opening, Verdict
@@ -46,7 +47,7 @@ class Owned:
     claim: Claim
     revision: int
     kind: Opening  #: the type of the first event to write
-    received: dict[str, int] = field(default_factory=dict)  #: sender → inbox position consumed last
+    carried: Carried = field(default_factory=Carried)  #: what the log says that an owner has to know
 
 
 async def claim(
@@ -135,14 +136,14 @@ class _Reading:
         self.position = 0  #: everything up to here was read
         self.first = first.position if first else 0  #: position of the log's first entry, if it is known
         self.last: Entry | None = None  #: that counts
-        self.received: dict[str, int] = {}
+        self.carried = Carried()
         self._cuts = record.cuts if record else ()
         self._least = 1
         self._trimmed = False
         self._fold = Fold()
         if record and record.cuts:
             cut = record.cuts[-1]
-            self.received |= record.extra.get("received", {})
+            self.carried = Carried(record.extra)
             self._least += int(record.extra.get("last", 0))
             self.position = max(cut.position, self.first - 1)
             self._trimmed = first is None or self.position > cut.position
@@ -160,20 +161,17 @@ class _Reading:
         if verdict is not Verdict.COUNTS:
             return
         self.last = entry
-        if entry.type == "received":
-            with suppress(KeyError, TypeError, ValueError):
-                sender, position = str(entry.data["sender"]), int(entry.data["position"])
-                self.received[sender] = max(position, self.received.get(sender, 0))
+        self.carried.feed(entry.type, entry.data)
 
     @property
     def ended(self) -> bool:
         return self.last is not None and self.last.type == EXITED
 
     def settle(self, won: Claim, revision: int) -> tuple[int, Claim]:
-        """The next offset, and the record with every cut and what was consumed at the last of them."""
+        """The next offset, and the record with every cut and what is carried over the last of them."""
         offset = self._fold.settle(self._least)
         record = ownership.owned(won, revision, self._fold.cuts, self.first)
-        return offset, replace(record, extra={**record.extra, "received": self.received})
+        return offset, replace(record, extra=record.extra | self.carried.to_json())
 
 
 class _Claimant:
@@ -256,7 +254,7 @@ class _Claimant:
         revision = await self._write(record, epoch)
         kind = ownership.opening(record.run, record.cuts, offset)
         return Owned(
-            self._address, epoch, record.run, offset, record.nonce, record, revision, kind, reading.received
+            self._address, epoch, record.run, offset, record.nonce, record, revision, kind, reading.carried
         )
 
     async def _write(self, record: Claim, revision: int) -> int:

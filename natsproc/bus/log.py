@@ -7,6 +7,7 @@ import os
 import threading
 
 from natsproc.errors import AlreadyEnded, BadPayload, Closed, Error, NotAllowed, OwnershipLost, TooLarge
+from natsproc.protocol.carried import CARRIED, Carried
 from natsproc.protocol.messages import EXITED, LIFECYCLE, NOTICES, Json, encode, encode_event
 from natsproc.protocol.names import Address, Names
 
@@ -38,12 +39,14 @@ class EventLog:
         run: int,
         next_offset: int,
         nonce: str,
+        carried: Carried | None = None,
     ) -> None:
         self.address = address
         self.epoch = epoch
         self.run = run
         self.offset = next_offset - 1  #: given last
         self._nonce = nonce
+        self._carried = carried.copy() if carried else Carried()  # as of that offset
         self._writer = writer
         self._claims = Bucket(connection, names.claims)
         self._lane = writer.lane(names.events(address), self._on_refused)
@@ -106,6 +109,8 @@ class EventLog:
             offset = self._place(kind, body, reason)
             if terminal:
                 self._terminal = offset
+            if type in CARRIED:
+                self._carried.feed(type, data)
             return offset
 
     def _check_size(self, variable: int) -> None:

@@ -63,7 +63,7 @@ async def test_a_fresh_id_takes_a_handful_of_round_trips(connection, writer, mon
     monkeypatch.setattr(connection, "replies", counting)
     won = await claim(connection, NAMES, A, node="n", writer=writer)
     assert len(requests) <= 6
-    assert (won.run, won.next_offset, won.kind, won.received) == (1, 1, "started", {})
+    assert (won.run, won.next_offset, won.kind, won.carried.received) == (1, 1, "started", {})
     (mark,) = await stored(connection, A)
     entry = Entry.parse(mark.payload)
     assert (entry.epoch, entry.run, entry.data) == (won.epoch, 1, {"nonce": won.nonce, "node": "n"})
@@ -325,7 +325,7 @@ async def test_what_was_consumed_is_known_to_every_later_owner(connection, write
     expected = {}
     for epoch in range(4):
         won, log = await own(connection, writer, A, node=f"n{epoch}")
-        assert won.received == expected
+        assert won.carried.received == expected
         log.append_lifecycle("received", {"message": "m", "sender": "alice", "position": 10 + epoch})
         log.append_lifecycle("received", {"message": "m", "sender": f"bob{epoch}", "position": epoch + 1})
         log.append("received-by-hand", {"sender": "mallory", "position": 99})

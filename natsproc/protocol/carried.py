@@ -1,0 +1,40 @@
+"""What a process's log says that its next owner has to know: folded by the owner as it writes, and by claimants.
+
+The owner writes it into the claim record with a place in the log, so that a claimant reads on from there.
+Protocol: section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from .messages import Json
+
+CARRIED: Final = frozenset({"received"})
+"""The types of event that change it."""
+
+
+class Carried:
+    """What is carried from owner to owner, as of some event."""
+
+    def __init__(self, record: Mapping[str, Any] | None = None) -> None:
+        """Begin with what the claim record has, if anything."""
+        self.received: dict[str, int] = {}  #: sender → inbox position consumed last
+        for sender, position in ((record or {}).get("received") or {}).items():
+            self.received[str(sender)] = int(position)
+
+    def feed(self, type: str, data: Json) -> None:
+        """Take an event that counts into account."""
+        if type == "received":
+            with suppress(KeyError, TypeError, ValueError):
+                sender, position = str(data["sender"]), int(data["position"])
+                self.received[sender] = max(position, self.received.get(sender, 0))
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of the claim record."""
+        return {"received": dict(self.received)}
+
+    def copy(self) -> Carried:
+        return Carried(self.to_json())

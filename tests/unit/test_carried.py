@@ -1,0 +1,26 @@
+"""What is carried from owner to owner."""
+
+from __future__ import annotations
+
+from natsproc.protocol.carried import Carried
+
+
+def test_the_last_position_of_each_sender_is_carried():
+    carried = Carried({"received": {"alice": 4}, "other": 1})
+    for data in (
+        {"sender": "alice", "position": 3},
+        {"sender": "bob", "position": 7},
+        {"sender": "bob"},
+        None,
+        5,
+    ):
+        carried.feed("received", data)
+    carried.feed("log", {"sender": "alice", "position": 99})
+    assert carried.to_json() == {"received": {"alice": 4, "bob": 7}}
+
+
+def test_a_copy_goes_its_own_way():
+    carried = Carried({"received": {"alice": 4}})
+    copy = carried.copy()
+    carried.feed("received", {"sender": "alice", "position": 5})
+    assert (copy.received, Carried(carried.to_json()).received) == ({"alice": 4}, {"alice": 5})

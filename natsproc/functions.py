@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from natsproc.errors import AlreadyEnded, Cancelled, Closed, Error, Interrupted
+from natsproc.errors import AlreadyEnded, Cancelled, Closed, Error, Interrupted, OwnershipLost
 from natsproc.protocol.messages import Command, Outcome
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_name, choose_kind, new_id
 
-from .hosted import Hosted
+from .hosted import STOP_SECONDS, Hosted
 from .interruptions import Interruptions
 from .node import Spec
 from .owner import BlockingProcess, Process
@@ -103,6 +103,11 @@ class PythonTarget:
         if done:
             return waited.result()
         return Outcome("unconfirmed", "the run has ended, but its Python code has not stopped yet")
+
+    async def lose(self, lost: OwnershipLost) -> None:
+        """Stop the code, whose calls raise `lost` from now on."""
+        self.interruptions.lost = lost
+        await self.apply(Command("", "cancel", grace=STOP_SECONDS))
 
     async def inspect(self, stack: bool) -> dict[str, Any]:
         """Whether it is paused, how long its loop has not turned, and where its code is."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from natsproc.bus.inbox import InboxReader
 from natsproc.bus.log import EventLog
 from natsproc.errors import AlreadyEnded, BadPayload, Closed, Error, NotAllowed, OwnershipLost, TooLarge
 from natsproc.protocol.messages import Command, Message, Outcome, Receipt, Status
-from natsproc.protocol.names import new_token
 from natsproc.protocol.records import Record
 
 if TYPE_CHECKING:
@@ -59,12 +58,13 @@ class Hosted:
         self._life = asyncio.Lock()  # opening and ending take turns
         self._owned: Owned | None = None
         self._over: Error | None = None  # why it cannot be ended any more
-        self._background: asyncio.Task[Any] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._recording = asyncio.Lock()
         self._revision = 0
         self._noted: dict[tuple[str, str], int] = {}  # sender and command → offset of what records it
         self._control: ServedControl | None = None
         self._inbox: InboxReader | None = None
+        self._hear_no_more: Callable[[], Awaitable[None]] | None = None
         self._forget: Callable[[], None] = lambda: None
         self._ending: dict[str, Any] = {"status": "failed", "code": 1}
 
@@ -110,6 +110,7 @@ class Hosted:
             nonce=owned.nonce,
             carried=owned.carried,
         )
+        self.log.on_lost = self._lose
         started = now()
         self.record = Record(
             spec.address, spec.kind, node.name, owned.epoch, owned.run, "running", started, started,
@@ -128,32 +129,35 @@ class Hosted:
             node.connection, node.names, spec.address, self.mailbox.put, owned.carried.received
         )
         await self._inbox.start()
+        self._hear_no_more = await node.registry.hear(spec.address, self._written)
         self._revision = await insist(lambda: node.registry.put(self.record))
         self._forget = node.connection.on_reconnect(self._make_sure)
 
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._tasks.add(task := asyncio.create_task(work))
+        task.add_done_callback(self._tasks.discard)
+
+    def _written(self, record: Record | None) -> None:
+        """Somebody has written our record: we, a newer owner, or whoever closed the run."""
+        if record is None or record.epoch > self.epoch:
+            self._make_sure()
+
     def _make_sure(self) -> None:
-        """After a time without a connection: is the id still ours?"""
-        self._background = asyncio.create_task(self._confirm())
+        """Also after a time without a connection: is the id still ours?"""
+        self._spawn(self._confirm())
 
     async def _confirm(self) -> None:
         with suppress(Error):
-            try:
-                await self.log.flush()
-            except OwnershipLost as lost:
-                self._lose(lost)
+            await self.log.confirm()  # what it finds out comes to `_lose`
 
     def _lose(self, lost: OwnershipLost) -> None:
         """A newer epoch owns the id: what runs here is stopped, and heard no more."""
         if not self._over:
             self._over = lost
-            self._background = asyncio.create_task(self._stop_lost(lost))
-
-    async def _stop_lost(self, lost: OwnershipLost) -> None:
-        self.mailbox.close(lost)
-        await self._leave()
-        if self.target:
-            sender = self.node.connection.sender
-            await self.target.apply(Command(new_token(), "cancel", sender, str(lost), grace=STOP_SECONDS))
+            self.mailbox.close(lost)
+            self._spawn(self._leave())
+            if self.target:
+                self._spawn(self.target.lose(lost))
 
     def attach(self, target: Target) -> None:
         """Say what commands act on; until then they wait. On the I/O thread."""
@@ -178,7 +182,7 @@ class Hosted:
         receipt = await self._record(command, outcome)
         if command.verb == "kill" and outcome.status == "unconfirmed":
             # its code goes on and cannot be stopped, but the run ends here, and nothing that it says counts
-            self._background = asyncio.create_task(self.end("killed", 137))
+            self._spawn(self.end("killed", 137))
         return receipt
 
     def note(self, kind: str, command: str, sender: str, reason: str, message: Any, **more: Any) -> int:
@@ -205,8 +209,7 @@ class Hosted:
                 kind, command.id, command.sender, command.reason, command.message, **more
             )
             await self.log.flush(offset)
-        except OwnershipLost as lost:
-            self._lose(lost)
+        except OwnershipLost:
             raise
         except Error as error:
             # what is not in the log did not happen, as far as anyone else can tell
@@ -295,6 +298,8 @@ class Hosted:
         assert self._owned
         self.node.count(self, runs=False)
         self._forget()
+        if self._hear_no_more:
+            await self._hear_no_more()
         if self._inbox:
             await self._inbox.close()
         async with self._recording:

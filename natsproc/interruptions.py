@@ -47,6 +47,7 @@ class Interruptions:
         on_scope_exit: Callable[[Interrupted], None] | None = None,
     ) -> None:
         self.on_scope_exit = on_scope_exit
+        self.lost: Exception | None = None  #: raised by every call of the code from now on
         self._loop = loop
         self._thread = 0  # the one that runs the function, or its loop
         self._main: Scope[Any] | None = None
@@ -83,6 +84,8 @@ class Interruptions:
 
     async def gate(self) -> None:
         """Stands before whatever may wait: holds while paused, except code that is being stopped."""
+        if self.lost:
+            raise self.lost
         if self._orders and any(order.open is None for order in self._orders):
             await asyncio.sleep(0)  # so that code which never suspends is reached, too
         while self.paused and not self._being_stopped():
@@ -97,6 +100,8 @@ class Interruptions:
         """
         with self._changed:
             while True:
+                if self.lost:
+                    raise self.lost
                 if self._orders and (task := force.current_task()) is not None:
                     self.fire_all(task)  # in its loop's place, which can't turn meanwhile
                 self._raise_fired()

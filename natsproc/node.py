@@ -17,6 +17,7 @@ from natsproc.bus.connection import Connection
 from natsproc.bus.discovery import Discovery
 from natsproc.bus.registry import LeaseKeeper, Registry
 from natsproc.bus.writer import Writer
+from natsproc.errors import OwnershipLost
 from natsproc.protocol.messages import Command, Outcome
 from natsproc.protocol.names import Address, Names, new_token, sanitize
 from natsproc.protocol.records import Lease
@@ -29,6 +30,9 @@ class Target(Protocol):
 
     async def apply(self, command: Command) -> Outcome:
         """Do what the command says and return when it is done. Called on the I/O thread."""
+
+    async def lose(self, lost: OwnershipLost) -> None:
+        """Stop what runs here, because its id is another owner's. Called on the I/O thread."""
 
     async def inspect(self, stack: bool) -> dict[str, Any]:
         """Say how it is doing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 
 from natsproc.errors import AlreadyEnded, BadPayload, Closed, Error, NotAllowed, OwnershipLost, TooLarge
 from natsproc.protocol.carried import CARRIED, Carried
@@ -45,6 +46,9 @@ class EventLog:
         self.epoch = epoch
         self.run = run
         self.offset = next_offset - 1  #: given last
+        self.on_lost: Callable[[OwnershipLost], None] = lambda lost: (
+            None
+        )  #: called, on the I/O loop, by `void`
         self._nonce = nonce
         self._carried = carried.copy() if carried else Carried()  # as of that offset
         self._writer = writer
@@ -139,6 +143,10 @@ class EventLog:
             raise self._error
         await self._settle(self.offset if offset is None else offset)
 
+    async def confirm(self) -> None:
+        """Make sure that the id is still ours, whatever is stored. Raises: OwnershipLost; NotAllowed; Closed."""
+        await self._settle(0)
+
     async def _settle(self, offset: int) -> None:
         number = offset - self._shift
         if number > 0:
@@ -161,6 +169,7 @@ class EventLog:
         with self._lock:
             self._error = error
             self._lane.drop(error)
+        self.on_lost(error)
 
     async def end(self, data: Json) -> int:
         """Write the one terminal event, flush it, and return its offset.

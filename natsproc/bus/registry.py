@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -120,6 +120,20 @@ class Registry:
         return {
             subjects[subject]: max(0.0, seconds_between(entry.time, now)) for subject, entry in last.items()
         }
+
+    async def hear(
+        self, address: Address, changed: Callable[[Record | None], None]
+    ) -> Callable[[], Awaitable[None]]:
+        """Call `changed` with each record of one process from now on, with None where it was taken away.
+
+        Returns how to stop that.
+        """
+
+        async def heard(msg: Msg) -> None:
+            changed(parse_record(msg.data))
+
+        subscription = await self._connection.subscribe(self._names.record(address), heard)
+        return lambda: self._connection.unsubscribe(subscription)
 
     async def watch(self, namespace: str | None = None, *, present: bool = False) -> AsyncIterator[Change]:
         """Every change of a live record from now on: its address, and the record, or None once it has ended.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from natsproc import local
 from natsproc.bus.handoff import Handoff
-from natsproc.errors import Closed, Error
+from natsproc.errors import Closed, Error, OwnershipLost
 from natsproc.protocol.messages import Command, Message, Outcome
 
 from .pump import LIMIT, Pump
@@ -184,7 +184,7 @@ class Runner:
         first: list[asyncio.Future[Any]] = [main, self._failure]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not main.done():
-            await session.kill()
+            await session.cancel(self._wrapped.grace)
         ended = await main
         if self._stopped_by:
             self.status = self._stopped_by
@@ -298,6 +298,10 @@ class Runner:
         if command.message is not None and not self._feeder.put(typed(command.message)):
             return Outcome(why="it got the signal, but not the message: its stdin is closed")
         return Outcome(why="it is paused, and will notice when it is resumed" if self._paused else "")
+
+    async def lose(self, lost: OwnershipLost) -> None:
+        """End all of it, with its grace time."""
+        self._fail(lost)
 
     async def inspect(self, stack: bool) -> dict[str, Any]:
         """The OS processes of it and what they use, and what its terminal shows."""

@@ -375,3 +375,31 @@ async def test_claiming_outlasts_a_restart_of_the_server(tmp_path):
             await asyncio.to_thread(server.start)
             won, _ = await asyncio.wait_for(claiming, 40)
             assert won.kind == "started"
+
+
+async def test_a_zombie_that_floods_its_subject_keeps_nobody_out(connection, writer):
+    zombie, log = await own(connection, writer, A, node="zombie")
+    log.append("said")
+    await log.flush()
+    flooded = 0
+
+    async def flood():
+        nonlocal flooded
+        words = [encode_event(n, zombie.epoch, 1, "", encode("n"), b"0") for n in range(2, 2000)]
+        while True:
+            await connection.publish(NAMES.events(A), words[flooded % len(words)])
+            flooded += 1
+            await asyncio.sleep(0)
+
+    flooding = asyncio.create_task(flood())
+    try:
+        for name in ("heir", "heir's heir"):
+            heir, log = await asyncio.wait_for(own(connection, writer, A, node=name), 20)
+            log.append("said", name)
+            await asyncio.wait_for(log.flush(), 20)
+    finally:
+        flooding.cancel()
+    assert flooded > 1000
+    assert heir.epoch > zombie.epoch
+    kept = [event for event in await events(connection, A) if event.type == "said"]
+    assert [event.data for event in kept] == [None, "heir", "heir's heir"]

@@ -36,18 +36,16 @@ class Ended(NamedTuple):
 class Session:
     """A running command with all its descendants, jobs with groups and sessions of their own included."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, channel: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         self.pid = 0  #: the command's own
         self._guard = process
-        self._writer = writer
+        self._channel = channel
         self._started: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[Ended] = loop.create_future()
         self._gone = asyncio.Event()
         self._answers: deque[asyncio.Future[int]] = deque()
-        self._listener = asyncio.create_task(self._listen(reader))
+        self._listener = asyncio.create_task(self._listen())
 
     @classmethod
     async def start(
@@ -66,7 +64,7 @@ class Session:
         Raises: OSError as `exec` does: FileNotFoundError, PermissionError, …
         """
         ours, theirs = socket.socketpair()
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        ours.setblocking(False)
         kind = "tty" if terminal else "-"
         try:
             with theirs:
@@ -75,29 +73,36 @@ class Session:
                     stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd,
                     pass_fds=[theirs.fileno()], start_new_session=True,
                 )  # fmt: skip
-            session = cls(process, reader, writer)
-            try:
-                await session._started
-            except OSError:
-                await session._listener  # the guard is reaped before the loop may close
-                raise
         except BaseException:
-            writer.close()  # at which the guard ends whatever has started
+            ours.close()  # at which the guard ends whatever has started
+            raise
+        session = cls(process, ours)
+        try:
+            await session._started
+        except OSError:
+            await session._listener  # the guard is reaped before the loop may close
+            raise
+        except BaseException:
+            session._tell("kill")
             raise
         return session
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
+    async def _listen(self) -> None:
+        # not through a stream, which forgets what has come in once something cannot be written
+        loop, heard = asyncio.get_running_loop(), b""
         with contextlib.suppress(ConnectionError):
-            async for line in reader:
-                what, number = line.split()
-                self._hear(what.decode(), int(number))
+            while data := await loop.sock_recv(self._channel, 4096):
+                *lines, heard = (heard + data).split(b"\n")
+                for line in lines:
+                    what, number = line.split()
+                    self._hear(what.decode(), int(number))
         if not self._started.done():
             self._started.set_exception(OSError(0, "its guard did not start"))
         if not self._gone.is_set():
             await self._without_guard()
         while self._answers:
             self._answers.popleft().set_result(0)
-        self._writer.close()
+        self._channel.close()
         await self._guard.wait()
 
     def _hear(self, what: str, number: int) -> None:
@@ -132,8 +137,8 @@ class Session:
         return session == self.pid and state not in "ZX"
 
     def _tell(self, line: str) -> None:
-        if not self._gone.is_set():
-            self._writer.write(f"{line}\n".encode())
+        with contextlib.suppress(OSError):  # the guard is gone, and `_listen` finds out
+            self._channel.send(f"{line}\n".encode())
 
     async def _ask(self, line: str) -> int:
         if self._gone.is_set():

@@ -180,6 +180,18 @@ async def test_cancel_leaves_time_to_end_in_order() -> None:
     os.close(out)
 
 
+async def test_how_it_ended_is_not_lost_to_a_guard_that_is_gone_before_it_is_told_something():
+    """As under load: all of it happens between two turns of our loop, and then a line is written to nobody."""
+    async with started("sleep", "1000") as session:
+        os.kill(session.pid, signal.SIGTERM)
+        deadline = time.monotonic() + DEADLINE
+        while state(session._guard.pid) not in ("Z", ""):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # our loop stands still
+        await session.resume()
+        assert await session.ended() == Ended(143, signal.SIGTERM)
+
+
 async def test_cancel_reaches_what_is_paused(tmp_path: Path) -> None:
     async with started(*family(tmp_path)) as session:
         pids = await pids_in(tmp_path, 4)

@@ -12,7 +12,8 @@ def receive(timeout: options.Timeout = None, output: options.Output = "text") ->
     """Take the next message from the inbox of the process that this runs in, and print it.
 
     Text comes as it is, anything else as JSON. Exits with 124 when the time runs out, with 1 at the end of
-    the input. Once a program has received, messages come no longer on its stdin.
+    the input, from then on every time. Once a program has received, messages come no longer on its stdin; on
+    Linux what lies there unread is received first, elsewhere start it with `run --receive`.
     """
     import natsproc
 

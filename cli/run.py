@@ -41,7 +41,9 @@ def run(
     ] = False,
     receive: Annotated[
         bool,
-        typer.Option("--receive", help="Keep messages for `natsproc receive`; none goes to its stdin."),
+        typer.Option(
+            "--receive", help="Keep messages for `natsproc receive` from the start; none goes to its stdin."
+        ),
     ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Run an id again that has ended.")] = False,
     output: Annotated[

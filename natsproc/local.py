@@ -100,7 +100,7 @@ class CurrentProcess(BlockingSpeaking):
 
     Methods that write return the event's offset once the event has its place in the log's queue; `flush` returns
     when all of it is stored. `aio` has the same names as coroutines. Once the program has asked to receive,
-    messages come here and no longer on its stdin.
+    messages come here and no longer on its stdin; on Linux also those that lie there unread.
     """
 
     def __init__(self, path: str, address: str) -> None:
@@ -125,16 +125,17 @@ class CurrentProcess(BlockingSpeaking):
         return int(self._speaking.ask({"do": "emit", "type": type, "data": data, "cause": cause})["offset"])
 
     def receive(self, model: type[M] | None = None, *, timeout: float | None = None) -> Message:
-        """See `Process.receive`."""
+        """See `Process.receive`. At the end of the input it is, ever again, a message of kind `eof`."""
         raw = self._hearing.ask({"do": "receive", "timeout": timeout})["message"]
         if raw is None:
             raise TimedOut(f"{self.address} received nothing within {timeout:g} s")
-        return as_model(Message(**raw), model)
+        message = Message(**raw)
+        return message if message.kind == "eof" else as_model(message, model)
 
     def inbox(self, model: type[M] | None = None) -> Iterator[Message]:
-        """See `Process.inbox`."""
-        while True:
-            yield self.receive(model)
+        """See `Process.inbox`. It ends with the input (`natsproc send --eof`)."""
+        while (message := self.receive(model)).kind != "eof":
+            yield message
 
     def reply(self, message: Message | str | None, data: Json = None) -> int:
         """See `Process.reply`. The message may be named by its id, and is the one received last if None is given."""
@@ -172,8 +173,7 @@ class AsyncCurrentProcess(Speaking):
 class LocalServer:
     """The wrapper's end, on the loop that it was started in.
 
-    `asked` says whether the program has ever asked to receive: from then on it is given what `take` returns.
-    Events wait for `settle`, so that they have their place behind what was printed before.
+    The program receives what `take` returns. Events wait for `settle`, so that they have their place behind what was printed before.
     """
 
     def __init__(
@@ -182,7 +182,6 @@ class LocalServer:
         take: Callable[[], Awaitable[Message]],
         settle: Callable[[], Awaitable[None]],
     ) -> None:
-        self.asked = False
         self._taken: deque[Message] = deque(maxlen=REMEMBERED)  # by the program, which may reply to them
         self._process = process
         self._take = take
@@ -233,7 +232,6 @@ class LocalServer:
                     data, cause = asked.get("data"), asked.get("cause")
                     return {"offset": await self._process.emit(name, data, cause=cause)}
                 case "receive":
-                    self.asked = True
                     return {"message": await self._next(asked.get("timeout"))}
                 case "reply":
                     await self._settle()
@@ -260,5 +258,6 @@ class LocalServer:
                 message = await self._take()
         except TimeoutError:
             return None
-        self._taken.append(message)
+        if message.kind != "eof":
+            self._taken.append(message)
         return {name: getattr(message, name) for name in Message.__slots__}

@@ -68,7 +68,7 @@ async def run_command(
     async def begin() -> tuple[Hosted, Runner]:
         hosted = await (await mesh.started_node()).host(spec)
         limit = min(LIMIT, mesh.connection.max_payload // 8)  # JSON may take six bytes for one
-        runner = Runner(Process(mesh.io, hosted, Interruptions(None)), wrapped, limit)
+        runner = Runner(hosted, Process(mesh.io, hosted, Interruptions(None)), wrapped, limit)
         runner.started = started or runner.started
         hosted.attach(runner)
         return hosted, runner

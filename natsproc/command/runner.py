@@ -26,6 +26,7 @@ from .stdin import Feeder, typed
 from .terminal import Size, Terminal
 
 if TYPE_CHECKING:
+    from natsproc.hosted import Hosted
     from natsproc.owner import Process
 
     from .screen import Screen
@@ -59,9 +60,10 @@ class Wrapped:
 class Runner:
     """Runs one command, and is what commands to its address act on. Lives on the I/O thread."""
 
-    def __init__(self, process: Process, wrapped: Wrapped, limit: int = LIMIT) -> None:
+    def __init__(self, hosted: Hosted, process: Process, wrapped: Wrapped, limit: int = LIMIT) -> None:
         self.status = "failed"  #: what the terminal event says
         self.started: Callable[[], object] = lambda: None  #: called once the command runs
+        self._hosted = hosted
         self._process = process
         self._wrapped = wrapped
         self._limit = limit  # bytes of output in one event
@@ -74,12 +76,14 @@ class Runner:
         self._terminal: Terminal | None = None
         self._screen: Screen | None = None
         self._messages: Handoff[Message] = Handoff()  # for the program to receive
-        self._local = local.LocalServer(process, self._messages.take, self._settle)
-        self._local.asked = wrapped.receive
+        self._asked = wrapped.receive  # whether it has ever asked to receive
+        self._end: Message | None = None  # of its input
+        self._local = local.LocalServer(process, self._next_message, self._settle)
         self._delays: dict[object, float] = {}
         self._stopped_by = ""  # cancelled or killed, once one of them was asked for
         self._grace_ends = 0.0
         self._paused = False
+        self._pausing = asyncio.Lock()  # so that what was done last is recorded last
 
     async def run(self) -> Ended:
         """Run it until nothing of it is left and all that it said is written.
@@ -117,7 +121,7 @@ class Runner:
             else:
                 into, ours = os.pipe()
                 theirs.callback(os.close, into)
-                self._feeder = await Feeder.open(ours)
+                self._feeder = Feeder(ours)
                 out = self._pipe("stdout", 1, theirs)
                 err = out if wrapped.merge else self._pipe("stderr", 2, theirs)
             stack.callback(self._feeder.close)
@@ -139,7 +143,7 @@ class Runner:
         stack.callback(terminal.close)
         theirs.callback(os.close, terminal.slave)
         self._screen = Screen(size)
-        self._feeder = await Feeder.open(os.dup(terminal.master), terminal)
+        self._feeder = Feeder(os.dup(terminal.master), terminal)
         self._pump(os.dup(terminal.master), "stdout", 1)
         return terminal.slave, terminal.slave, terminal.slave
 
@@ -227,13 +231,36 @@ class Runner:
         elif message.kind == "keys":
             if not self._is_stale(message, data):
                 self._feeder.put(str(data.get("text", "")).encode())
-        elif self._local.asked:
-            self._messages.put(message)
         elif message.kind == "eof":
-            self._feeder.end()
-        elif not self._feeder.put(typed(message.data)):
-            text = f"message {message.id} from {message.sender} reached nobody: stdin is closed"
+            self._take_end(message)
+        elif self._asked and not self._end:
+            self._messages.put(message)
+        elif self._asked or not self._feeder.put(typed(message.data), message):
+            text = f"message {message.id} from {message.sender} reached nobody: the input is closed"
             await self._process.log(text, "warning")
+
+    def _take_end(self, message: Message) -> None:
+        if not self._asked:
+            self._feeder.end()
+            if self._terminal:  # there it is a key like any other
+                return
+        self._end = self._end or message
+        if self._asked:
+            self._messages.close()
+
+    async def _next_message(self) -> Message:
+        """What the program receives: what lies unread on its stdin, then what comes, then the end for ever."""
+        if not self._asked:
+            self._asked = True
+            for message in self._feeder.take_back():
+                self._messages.put(message)
+            if self._end:
+                self._messages.close()
+        try:
+            return await self._messages.take()
+        except Handoff.Done:
+            assert self._end
+            return self._end
 
     def _is_stale(self, message: Message, data: dict[str, Any]) -> bool:
         """Whether keys were typed so long ago that they would do what nobody means any more.
@@ -266,15 +293,20 @@ class Runner:
             case "interrupt":
                 return await self._interrupt(session, command)
             case "pause":
-                self._paused = True
-                if running := await session.pause():
-                    return Outcome("unconfirmed", f"{running} of its OS processes have not stopped yet")
-                return Outcome()
+                async with self._pausing:
+                    self._paused = True
+                    running = await session.pause()
+                    why = f"{running} of its OS processes have not stopped yet" if running else ""
+                    self._note("paused", command, why)
+                return Outcome("unconfirmed" if running else "applied", why)
             case "resume":
-                self._paused = False
-                await session.resume()
+                async with self._pausing:
+                    self._paused = False
+                    self._note("resumed", command)
+                    await session.resume()
                 return Outcome()
             case "cancel":
+                self._note("cancelled", command)
                 self._stopped_by = self._stopped_by or "cancelled"
                 grace = self._wrapped.grace if command.grace is None else command.grace
                 self._grace_ends = self._loop.time() + grace
@@ -288,7 +320,14 @@ class Runner:
             return Outcome()
         return Outcome("unconfirmed", f"after SIGKILL the OS has not let go of {session.members()} yet")
 
+    def _note(self, kind: str, command: Command, why: str = "") -> None:
+        """Record a command. Before the signal is sent, because what the program says of it comes behind."""
+        with suppress(Error):  # the receipt says so
+            self._hosted.note(kind, command.id, command.sender, command.reason, command.message, why=why)
+
     async def _interrupt(self, session: Session, command: Command) -> Outcome:
+        why = "it is paused, and will notice when it is resumed" if self._paused else ""
+        self._note("interrupted", command, why)
         if self._terminal:
             self._feeder.put(self._terminal.interrupt())
         else:
@@ -297,7 +336,7 @@ class Runner:
             await asyncio.sleep(SIGNAL_SECONDS)
         if command.message is not None and not self._feeder.put(typed(command.message)):
             return Outcome(why="it got the signal, but not the message: its stdin is closed")
-        return Outcome(why="it is paused, and will notice when it is resumed" if self._paused else "")
+        return Outcome(why=why)
 
     async def lose(self, lost: OwnershipLost) -> None:
         """End all of it, with its grace time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,8 +15,12 @@ from harness import running
 from wrapping import DEADLINE, Job, make_mesh, text
 
 import natsproc
+from natsproc.command.session import Session
 from natsproc.command.terminal import Size
+from natsproc.local import LocalServer
 from natsproc.protocol.names import new_token
+
+SIGNALLED = ("interrupted", "paused", "resumed", "cancelled")
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +313,133 @@ proc.receive()
         await job.handle.send("kept")
         await job.ended()
         assert (await job.written()).endswith(b"next\nkept\n")
+
+
+async def put_in(job: Job, count: int) -> None:
+    """Wait until so many messages are on their way to the program."""
+    async with asyncio.timeout(DEADLINE):
+        while len([e for e in await tailed(job) if e.type == "received"]) < count:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("asks", ["before", "after"])
+async def test_the_end_of_input_stays_for_every_receiver(mesh, tmp_path, asks):
+    code = f"""
+import os, threading, time, natsproc
+proc = natsproc.current()
+def receive():
+    print(natsproc.current().receive(timeout=60).kind + "\\n", end="")
+if {asks == "before"}:
+    try:
+        proc.receive(timeout=0.01)
+    except natsproc.TimedOut:
+        print("asked")
+    threads = [threading.Thread(target=receive) for _ in range(3)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+else:
+    while not os.path.exists("{tmp_path}/go"): time.sleep(0.01)
+for _ in range(3): receive()
+print("over", list(natsproc.current().inbox()))
+proc.receive(timeout=60)
+time.sleep(1000)
+"""
+    async with Job(mesh, *python(code)) as job:
+        await (job.shows("asked") if asks == "before" else job.begun())
+        await job.type(None, "eof")
+        await put_in(job, 1)
+        (tmp_path / "go").touch()
+        await job.shows("over []")
+        await job.handle.send("late")
+        async with asyncio.timeout(DEADLINE):
+            while not [
+                e for e in await tailed(job) if e.type == "log" and "reached nobody" in e.data["text"]
+            ]:
+                await asyncio.sleep(0.02)
+        await job.handle.kill()
+        lines = (await job.written()).decode().splitlines()
+        assert lines[-4:] == ["eof"] * 3 + ["over []"]
+        assert len(lines) == (8 if asks == "before" else 4)
+
+
+@pytest.mark.parametrize("size", [1, 50_000])  # three of the latter are more than a pipe holds
+@pytest.mark.parametrize("end", [True, False])
+async def test_what_lies_unread_on_stdin_is_for_the_first_that_receives(mesh, tmp_path, size, end):
+    code = f"""
+import os, time, natsproc
+os.read(0, 4); part = os.read(0, 1)
+while not os.path.exists("{tmp_path}/go"): time.sleep(0.01)
+proc = natsproc.current()
+print(*(proc.receive(timeout=60).data[:3] for _ in range(3)))
+rest = b""
+while not rest.endswith(b"\\n"): rest += os.read(0, 65536)
+print(part + rest[-2:], len(rest))
+if {end}:
+    print(os.read(0, 1), proc.receive(timeout=60).kind)
+else:
+    print("more"); print(proc.receive(timeout=60).data)
+"""
+    async with Job(mesh, *python(code)) as job:
+        await job.begun()
+        for text in ("all", "b" * size + "2", "3rd" * size, "4th" * size, "5th"):
+            await job.handle.send(text)
+        if end:
+            await job.type(None, "eof")
+        await put_in(job, 5 + end)
+        (tmp_path / "go").touch()
+        if not end:
+            await job.shows("more")
+            await job.handle.send("late")
+        assert (await job.ended()).code == 0, (await job.written("stderr")).decode()
+        last = "b'' eof" if end else "more\nlate"
+        assert (await job.written()).decode() == f"3rd 4th 5th\nb'b2\\n' {size + 1}\n{last}\n"
+
+
+async def test_what_a_program_says_of_a_signal_comes_behind_the_event(mesh, monkeypatch):
+    """However late we notice that the signal is sent."""
+    code = """
+import signal, natsproc
+proc = natsproc.current()
+numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCONT)
+signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+print("ready")
+while True:
+    number = signal.sigwait(numbers)
+    print("got", number)
+    proc.metric(number=number)
+"""
+    said, tell = threading.Event(), LocalServer._answer
+
+    async def answer(self, line):
+        try:
+            return await tell(self, line)
+        finally:
+            said.set()
+
+    def late(name):
+        send = getattr(Session, name)
+
+        async def sent_late(self, *arguments):
+            result = await send(self, *arguments)
+            await asyncio.to_thread(said.wait, DEADLINE)
+            said.clear()
+            return result
+
+        monkeypatch.setattr(Session, name, sent_late)
+
+    async with Job(mesh, *python(code)) as job:
+        await job.shows("ready")
+        said.clear()
+        monkeypatch.setattr(LocalServer, "_answer", answer)
+        late("signal")
+        late("resume")
+        await job.handle.interrupt()
+        await job.handle.pause()
+        await job.handle.resume()
+        await job.handle.cancel(grace=0.2)
+        events = [e.type for e in await job.events() if e.type in (*SIGNALLED, "output", "metric")]
+        assert events[1:7] == ["interrupted", "output", "metric", "paused", "resumed", "output"]
+        assert events[8:11] == ["cancelled", "output", "metric"]
 
 
 async def test_no_wrapper_and_a_wrapper_that_is_gone_are_clear_errors(monkeypatch, tmp_path):

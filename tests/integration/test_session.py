@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from harness import wait_for
 from wrapping import DEADLINE
 
 from natsproc.command.pump import Pump
@@ -184,10 +185,7 @@ async def test_how_it_ended_is_not_lost_to_a_guard_that_is_gone_before_it_is_tol
     """As under load: all of it happens between two turns of our loop, and then a line is written to nobody."""
     async with started("sleep", "1000") as session:
         os.kill(session.pid, signal.SIGTERM)
-        deadline = time.monotonic() + DEADLINE
-        while state(session._guard.pid) not in ("Z", ""):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)  # our loop stands still
+        wait_for(lambda: state(session._guard.pid) in ("Z", ""))  # our loop stands still
         await session.resume()
         assert await session.ended() == Ended(143, signal.SIGTERM)
 
@@ -254,7 +252,7 @@ async def on_terminal(
     terminal = Terminal(Size(30, 100))
     said: list[str | bytes] = []
     pump = Pump(os.dup(terminal.master), "stdout", lambda chunk, _: said.append(chunk))
-    feeder = await Feeder.open(os.dup(terminal.master), terminal)
+    feeder = Feeder(os.dup(terminal.master), terminal)
     slave = terminal.slave
     pump.start()
     env = os.environ | {"PS1": "$ ", "TERM": "xterm"}
@@ -346,7 +344,7 @@ async def test_input_and_its_end_arrive_and_a_command_that_does_not_read_blocks_
     ) as session:
         os.close(read)
         os.close(stdout)
-        feeder = await Feeder.open(write)
+        feeder = Feeder(write)
         assert feeder.put(b"x" * 500_000)  # more than a pipe holds, and nobody reads yet
         await feeder.room()
         feeder.end()

@@ -13,6 +13,7 @@ import typer
 
 from natsproc_cli import exits
 from natsproc_cli.durations import parse_duration
+from natsproc_cli.sizes import parse_size
 
 if TYPE_CHECKING:
     from natsproc.client import Mesh
@@ -118,6 +119,14 @@ def duration(text: str) -> float:
     """A typer parser for durations."""
     try:
         return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def size(text: str) -> int:
+    """A typer parser for sizes."""
+    try:
+        return parse_size(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -46,6 +46,18 @@ def run(
         ),
     ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Run an id again that has ended.")] = False,
+    spool: Annotated[
+        int,
+        typer.Option(
+            parser=options.size,
+            metavar="SIZE",
+            help="How much of its output may wait on disk while the server is away; 0 for none.",
+        ),
+    ] = "1GiB",  # type: ignore[assignment]
+    when_full: Annotated[
+        Literal["block", "drop"],
+        typer.Option(help="When that is full: have it wait, or drop its output and say how much."),
+    ] = "block",
     output: Annotated[
         Literal["text", "json"],
         typer.Option("--output", "-o", help="Its own output, or its events as JSON lines."),
@@ -75,6 +87,7 @@ def run(
         chosen = (("--pty", pty), ("--merge", merge), ("--receive", receive), ("--restart", restart))
         flags = [flag for flag, on in chosen if on]
         named = [f"--label={key}={value}" for key, value in labels.items()]
+        named += [f"--spool={spool}", f"--when-full={when_full}"]
         again = [*target.arguments(), *flags, *named, f"--id={id}", f"--kind={kind}", "--", *command]
         code = background.start(again)
         if code == 0:
@@ -86,6 +99,7 @@ def run(
     echo = report is None and output == "text"
     wrapped = Wrapped(tuple(command), pty, merge, echo, stdin=0 if interactive else None, receive=receive)
     spec = {"id": id, "kind": kind, "labels": labels, "restart": restart}
+    spec |= {"spool": spool, "drop": when_full == "drop"}
     with exits.told_as_json(output):
         ended = run_async(_run(target, wrapped, spec, output, report))
     if ended.error:
@@ -109,6 +123,7 @@ async def _run(
                 **spec,
                 foreground=True,
                 started=lambda: loop.call_soon_threadsafe(runs.set),
+                troubled=exits.remark,
                 waiting=lambda: exits.remark(f"it has ended; waiting for {mesh.url} to store how"),
             )
         )

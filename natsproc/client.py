@@ -25,7 +25,7 @@ from natsproc.protocol.records import Record
 from .handle import ProcessHandle
 
 if TYPE_CHECKING:
-    from .node import Node
+    from .node import Node, WhenFull
     from .owner import Process
     from .tail import Tail
 
@@ -254,18 +254,24 @@ class Mesh:
         labels: Mapping[str, str] | None = None,
         parent: str = "",
         restart: bool = False,
+        when_full: WhenFull = "wait",
     ) -> AsyncIterator[Process]:
         """Give the code inside an address: `async with mesh.own("order-42") as proc: …`.
 
         Leaving it writes the one terminal event: completed, failed, interrupted, cancelled or killed. A message
         that nobody sent is never lost: what came before is waiting in the inbox.
 
+        While the server is away, what is written is kept in memory, up to 20,000 events or 32 MiB for all that runs
+        here. Above that, writing waits; `when_full="spool"` has up to 1 GiB of it wait on disk before; with "drop"
+        it is dropped, and a stored `dropped` event says in its place how much.
+
         Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, NotAllowed; and Interrupted, when it
         was interrupted outside any scope.
         """
         from .functions import new_spec, owned
 
-        async with owned(self, new_spec(self, id, kind, labels, parent, restart)) as proc:
+        spec = new_spec(self, id, kind, labels, parent, restart, when_full)
+        async with owned(self, spec) as proc:
             yield proc
 
     async def run(
@@ -278,6 +284,7 @@ class Mesh:
         labels: Mapping[str, str] | None = None,
         parent: str = "",
         restart: bool = False,
+        when_full: WhenFull | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run `function(proc, *args, **kwargs)` here under an address and return its result.
@@ -285,9 +292,10 @@ class Mesh:
         A plain function runs in a thread of its own, with a BlockingProcess. Raises as `own`, and whatever the
         function raises.
         """
-        from .functions import kind_of, new_spec, run_on
+        from .functions import kind_of, new_spec, run_on, when_full_of
 
-        spec = new_spec(self, id, kind_of(function, kind), labels, parent, restart)
+        full = when_full_of(function, when_full)
+        spec = new_spec(self, id, kind_of(function, kind), labels, parent, restart, full)
         return await run_on(self, spec, function, args, kwargs)
 
 

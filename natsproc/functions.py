@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from natsproc.errors import AlreadyEnded, Cancelled, Closed, Error, Interrupted, OwnershipLost
+from natsproc.bus.spool import DEFAULT_SIZE
+from natsproc.errors import AlreadyEnded, BadName, Cancelled, Closed, Error, Interrupted, OwnershipLost
 from natsproc.protocol.messages import Command, Outcome
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_name, choose_kind, new_id
 
 from .hosted import STOP_SECONDS, Hosted
 from .interruptions import Interruptions
-from .node import Spec
+from .node import Spec, WhenFull
 from .owner import BlockingProcess, Process
 
 if TYPE_CHECKING:
@@ -31,15 +32,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 KILL_SECONDS = 2.0
 
 
-def process(function: F | None = None, *, kind: str | None = None) -> Any:
+def process(function: F | None = None, *, kind: str | None = None, when_full: WhenFull = "wait") -> Any:
     """Mark a function as one that runs as a process; its name is the kind unless `kind` is given.
 
-    The function stays what it was and takes the process as its first argument: a `Process` if it is a
+    `when_full` says what happens to what it writes while the server is away: see `Mesh.own`. The function stays what it was and takes the process as its first argument: a `Process` if it is a
     coroutine function, a `BlockingProcess` if it is a plain one. Raises: BadName.
     """
 
     def mark(function: F) -> F:
         function.natsproc_kind = kind_of(function, kind)  # type: ignore[attr-defined]
+        function.natsproc_when_full = when_full  # type: ignore[attr-defined]
         return function
 
     return mark if function is None else mark(function)
@@ -50,6 +52,12 @@ def kind_of(function: Callable[..., Any], given: str | None = None) -> str:
     if given is None:
         given = getattr(function, "natsproc_kind", None)
     return choose_kind(given, getattr(function, "__name__", ""))
+
+
+def when_full_of(function: Callable[..., Any], given: WhenFull | None) -> WhenFull:
+    """What was said, or what the function's mark says, or to wait."""
+    marked: WhenFull = getattr(function, "natsproc_when_full", "wait")
+    return given or marked
 
 
 class PythonTarget:
@@ -121,13 +129,23 @@ class PythonTarget:
 
 
 def new_spec(
-    mesh: Mesh, id: str | None, kind: str, labels: Mapping[str, str] | None, parent: str, restart: bool
+    mesh: Mesh,
+    id: str | None,
+    kind: str,
+    labels: Mapping[str, str] | None,
+    parent: str,
+    restart: bool,
+    when_full: WhenFull,
 ) -> Spec:
     """What a process of Python code is to be. Raises: BadName."""
     check_name(kind, "kind")
+    if when_full not in ("wait", "spool", "drop"):
+        raise BadName(f"when_full is 'wait', 'spool' or 'drop', not {when_full!r}")
+    spool = DEFAULT_SIZE if when_full == "spool" else 0
     address = mesh.address(id or new_id(kind))
     parent = parent or os.environ.get("NATSPROC_ADDRESS", "")
-    return Spec(address, kind, dict(labels or {}), parent, restart=restart)
+    drop = when_full == "drop"
+    return Spec(address, kind, dict(labels or {}), parent, restart=restart, spool=spool, drop=drop)
 
 
 def _ending(error: BaseException | None, killed: bool) -> tuple[str, int, str | None]:
@@ -268,6 +286,7 @@ def run(
     kind: str | None = None,
     labels: Mapping[str, str] | None = None,
     restart: bool = False,
+    when_full: WhenFull | None = None,
     namespace: str = DEFAULT_NAMESPACE,
     server: str | None = None,
     creds: str | None = None,
@@ -278,7 +297,7 @@ def run(
     """Run `function(proc, *args, **kwargs)` in this thread under an address, and return its result.
 
     The function gets a `Process` if it is a coroutine function, a `BlockingProcess` if it is a plain one; its
-    name is the kind unless `kind` is given. Starts the embedded server if none is named and none runs, and
+    name is the kind unless `kind` is given; `when_full` as for `Mesh.own`. Starts the embedded server if none is named and none runs, and
     says so on stderr. Ctrl-C is an interrupt.
 
     Raises: Interrupted; SystemExit(143) if it was cancelled or killed, as for a program that got SIGTERM; what
@@ -287,7 +306,8 @@ def run(
     from .client import connect
 
     mesh = connect(server, creds=creds, context=context, namespace=namespace, prefix=prefix, start=True)
-    spec = new_spec(mesh, id, kind_of(function, kind), labels, "", restart)
+    full = when_full_of(function, when_full)
+    spec = new_spec(mesh, id, kind_of(function, kind), labels, "", restart, full)
     if not inspect.iscoroutinefunction(function):
         mesh.open()
         try:

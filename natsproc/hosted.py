@@ -10,7 +10,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc.bus.claims import Owned, claim, insist, mark_ended
 from natsproc.bus.clock import now
@@ -18,12 +18,24 @@ from natsproc.bus.control import ServedControl
 from natsproc.bus.handoff import Handoff
 from natsproc.bus.inbox import InboxReader
 from natsproc.bus.log import EventLog
-from natsproc.errors import AlreadyEnded, BadPayload, Closed, Error, NotAllowed, OwnershipLost, TooLarge
+from natsproc.bus.spool import Spool
+from natsproc.errors import (
+    AlreadyEnded,
+    BadPayload,
+    Closed,
+    Error,
+    NotAllowed,
+    OwnershipLost,
+    TimedOut,
+    TooLarge,
+)
 from natsproc.protocol.messages import Command, Message, Outcome, Receipt, Status
 from natsproc.protocol.records import Record
 
 if TYPE_CHECKING:
     from .node import Node, Spec, Target
+
+T = TypeVar("T")
 
 SETTLE_SECONDS = 2.0
 STOP_SECONDS = 3.0
@@ -54,6 +66,7 @@ class Hosted:
         self.spec = spec
         self.mailbox: Handoff[Message] = Handoff()
         self.target: Target | None = None
+        self.troubled: Callable[[str], object] = lambda text: None  #: told what keeps it from being spooled
         self._ready = asyncio.Event()
         self._life = asyncio.Lock()  # opening and ending take turns
         self._owned: Owned | None = None
@@ -109,6 +122,9 @@ class Hosted:
             next_offset=owned.next_offset,
             nonce=owned.nonce,
             carried=owned.carried,
+            spool=self._spool(),
+            drop=spec.drop,
+            on_trouble=self._say_trouble,
         )
         self.log.on_lost = self._lose
         started = now()
@@ -141,6 +157,19 @@ class Hosted:
         """Somebody has written our record: we, a newer owner, or whoever closed the run."""
         if record is None or record.epoch > self.epoch:
             self._make_sure()
+
+    def _spool(self) -> Spool | None:
+        from .server.home import Home
+
+        wanted = self.spec.spool or self.spec.drop
+        return Spool(Home.find().folder / "spool", self.spec.spool) if wanted else None
+
+    def _say_trouble(self, text: str) -> None:
+        then = "is dropped" if self.spec.drop else "waits"
+        text = f"{text}: what {self.spec.address} says now {then} until the server takes it"
+        self.troubled(text)
+        with suppress(Error):
+            self.log.append("log", {"level": "warning", "text": text})
 
     def _make_sure(self) -> None:
         """Also after a time without a connection: is the id still ours?"""
@@ -234,6 +263,7 @@ class Hosted:
             "run": self.run,
             "offset": self.log.offset,
             "stored": self.log.stored,
+            "spooled": self.log.spooled,
             "inbox": len(self.mailbox),
             "node": {
                 "name": self.node.name,
@@ -318,6 +348,19 @@ class Hosted:
 
     async def stop(self) -> None:
         """End the run, because its mesh is being closed; its code learns so at its next call."""
-        with suppress(Error, TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await self.end("cancelled", 143, error="its mesh was closed while it ran")
+        ending = self.end("cancelled", 143, error="its mesh was closed while it ran")
+        with suppress(Error):
+            await self.while_storing(asyncio.create_task(ending), STOP_SECONDS)
+
+    async def while_storing(self, task: asyncio.Task[T], patience: float) -> T:
+        """Wait for a task, but not once nothing has been stored for `patience` seconds. Raises: TimedOut; as the task."""
+        before = -1
+        while not task.done():
+            stored = self.log.stored if self._owned else 0
+            if stored == before:
+                task.cancel()
+                await asyncio.wait([task])
+                raise TimedOut(f"{self.spec.address}: the server stores nothing")
+            before = stored
+            await asyncio.wait([task], timeout=patience)
+        return task.result()

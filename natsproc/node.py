@@ -10,7 +10,7 @@ import os
 import socket
 from dataclasses import dataclass, field
 from textwrap import shorten
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from natsproc.bus.clock import now
 from natsproc.bus.connection import Connection
@@ -23,6 +23,9 @@ from natsproc.protocol.names import Address, Names, new_token, sanitize
 from natsproc.protocol.records import Lease
 
 from .hosted import Hosted
+
+WhenFull = Literal["wait", "spool", "drop"]
+"""What happens to what a process writes while the server is away and the node's buffer is full."""
 
 
 class Target(Protocol):
@@ -49,6 +52,8 @@ class Spec:
     title: str = ""  #: what it runs, for people; shortened to one line
     pty: bool = False
     restart: bool = False
+    spool: int = 0  #: bytes on disk for what it says while the node's writer is full
+    drop: bool = False  #: what finds no room is dropped and counted; else it waits
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "title", shorten(self.title, 120, placeholder=" …"))

@@ -43,11 +43,14 @@ async def make_mesh(url: str) -> None:
 class Job:
     """A command that runs in the background of a test, seen through its handle."""
 
-    def __init__(self, mesh: natsproc.Mesh, *argv: str, **options: Any) -> None:
+    def __init__(
+        self, mesh: natsproc.Mesh, *argv: str, how: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """`how` is passed on to `run_command`."""
         self.id = f"job-{new_token(8)}"
         self.handle = mesh.process(self.id)
         wrapped = Wrapped(argv, **{"echo": False, "linger": 0.5, **options})
-        self.task = asyncio.create_task(run_command(mesh, wrapped, id=self.id))
+        self.task = asyncio.create_task(run_command(mesh, wrapped, id=self.id, **how or {}))
 
     async def __aenter__(self) -> Job:
         return self

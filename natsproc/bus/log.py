@@ -16,6 +16,8 @@ from .claims import confirm
 from .clock import now
 from .connection import Connection
 from .kv import Bucket
+from .overflow import Overflow
+from .spool import Spool
 from .writer import Writer
 
 MAX_TYPE = 64
@@ -26,7 +28,10 @@ _HEADERS = 512  # what the server adds when it republishes an event, beside the 
 class EventLog:
     """Writes one process's events, for one epoch.
 
-    Appending never waits and may be done from any thread; nothing is promised before `flush` returns.
+    Appending never waits and may be done from any thread; nothing is promised before `flush` returns. While the
+    writer is full, events go to the `spool`, if there is one, and from there to the writer before anything newer.
+    With `drop` nobody waits for room: events of the user's that find none are left out, and one stored `dropped`
+    event counts them in their place.
     """
 
     def __init__(
@@ -41,7 +46,11 @@ class EventLog:
         next_offset: int,
         nonce: str,
         carried: Carried | None = None,
+        spool: Spool | None = None,
+        drop: bool = False,
+        on_trouble: Callable[[str], object] = lambda text: None,
     ) -> None:
+        """`on_trouble` is called on the I/O loop when the spool cannot be used, with a sentence. `drop` needs one."""
         self.address = address
         self.epoch = epoch
         self.run = run
@@ -54,7 +63,7 @@ class EventLog:
         self._writer = writer
         self._claims = Bucket(connection, names.claims)
         self._lane = writer.lane(names.events(address), self._on_refused)
-        self._shift = self.offset  # an entry's offset is its number in the lane plus this
+        self._shift = self.offset  # an entry's offset is its number in the lane, once it has one, plus this
         self._frame = len(encode_event(_WIDEST, epoch, run, now(), b"", b"", b""))
         self._overhead = _HEADERS + 2 * len(self._lane.subject)
         self._lock = threading.Lock()
@@ -63,6 +72,12 @@ class EventLog:
         self._terminal = 0  # offset of the terminal event
         self._asked = self._confirmed = 0  # confirmations of ownership
         self._confirming = asyncio.Lock()
+        self._drop = drop
+        self._dropped = [0, 0]  # events and bytes that no event says yet
+        self._overflow = spool and Overflow(
+            self._lane, spool, self._lock, self._say_dropped, on_trouble=on_trouble, on_loss=self._break
+        )
+        self._way = self._overflow or self._lane
 
     @property
     def ended(self) -> bool:
@@ -75,16 +90,21 @@ class EventLog:
         return self._lane.stored_to + self._shift
 
     @property
+    def spooled(self) -> int:
+        """Bytes on disk that wait for the writer."""
+        return self._overflow.spooled if self._overflow else 0
+
+    @property
     def full(self) -> bool:
         """Whether one should await `room` before appending more; from any thread."""
-        return self._lane.full
+        return not self._drop and self._way.full
 
     async def room(self) -> None:
-        """Return when the node's writer has room again."""
-        await self._lane.room()
+        """Return when the node's writer, or the spool, has room again."""
+        await self._way.room()
 
     def append(self, type: str, data: Json = None, *, cause: str | None = None) -> int:
-        """Write an event of the user's, from any thread, and return its offset.
+        """Write an event of the user's, from any thread, and return its offset; if it is dropped, that of what says so.
 
         Raises: BadPayload; TooLarge, and no offset is used; AlreadyEnded; OwnershipLost; why an earlier event
         was refused; Closed.
@@ -93,13 +113,15 @@ class EventLog:
             raise BadPayload(f"{type!r:.80} cannot be an event type: 1 to {MAX_TYPE} printable characters")
         if type in LIFECYCLE or type in NOTICES:
             raise BadPayload(f"event type {type!r} is natsproc's own; name yours otherwise")
-        return self._append(type, data, cause)
+        return self._append(type, data, cause, drop=self._drop)
 
     def append_lifecycle(self, type: str, data: Json = None, *, cause: str | None = None) -> int:
-        """Write an event that only natsproc writes. Raises: as `append`."""
+        """Write an event that only natsproc writes; it is never dropped. Raises: as `append`."""
         return self._append(type, data, cause)
 
-    def _append(self, type: str, data: Json, cause: str | None, *, terminal: bool = False) -> int:
+    def _append(
+        self, type: str, data: Json, cause: str | None, *, drop: bool = False, terminal: bool = False
+    ) -> int:
         kind, body = encode(type), encode(data)
         reason = None if cause is None else encode(cause)
         self._check_size(len(kind) + len(body) + len(reason or b""))
@@ -110,6 +132,11 @@ class EventLog:
                 raise self._error
             if self._terminal:
                 raise AlreadyEnded(f"run {self.run} of {self.address} has ended; no event can follow")
+            if drop and self._overflow and self._overflow.full:
+                self._dropped = [self._dropped[0] + 1, self._dropped[1] + len(body)]
+                self._overflow.wake()
+                return self.offset + 1
+            self._say_dropped()
             offset = self._place(kind, body, reason)
             if terminal:
                 self._terminal = offset
@@ -128,10 +155,15 @@ class EventLog:
             )
 
     def _place(self, kind: bytes, body: bytes, cause: bytes | None = None) -> int:
-        offset = self.offset + 1
-        number = self._lane.put(encode_event(offset, self.epoch, self.run, now(), kind, body, cause))
-        self.offset, self._shift = offset, offset - number
-        return offset
+        self._way.put(encode_event(self.offset + 1, self.epoch, self.run, now(), kind, body, cause))
+        self.offset += 1
+        return self.offset
+
+    def _say_dropped(self) -> None:
+        count, size = self._dropped
+        if count:
+            self._dropped = [0, 0]
+            self._place(encode("dropped"), encode({"count": count, "bytes": size}))
 
     async def flush(self, offset: int | None = None) -> None:
         """Return once everything up to `offset` (default: the last) is stored *and* was written by the owner.
@@ -141,6 +173,8 @@ class EventLog:
         """
         if self._error:
             raise self._error
+        with self._lock:
+            self._say_dropped()
         await self._settle(self.offset if offset is None else offset)
 
     async def confirm(self) -> None:
@@ -165,11 +199,20 @@ class EventLog:
             raise self._error
 
     def void(self, error: OwnershipLost) -> None:
-        """A newer epoch owns the id: drop what is queued, and take nothing more. On the I/O loop."""
+        """A newer epoch owns the id: drop what waits, and take nothing more. On the I/O loop."""
+        self._break(error)
+        self.on_lost(error)
+
+    def _break(self, error: Error) -> None:
         with self._lock:
             self._error = error
-            self._lane.drop(error)
-        self.on_lost(error)
+            self._forget(error)
+
+    def _forget(self, error: Error) -> None:
+        self._lane.drop(error)
+        self._dropped = [0, 0]
+        if self._overflow:
+            self._overflow.forget()
 
     async def end(self, data: Json) -> int:
         """Write the one terminal event, flush it, and return its offset.
@@ -189,7 +232,7 @@ class EventLog:
     def _on_refused(self, error: Error, number: int) -> None:
         """The server takes everything but this event: say so in its place, and end the run there."""
         with self._lock:
-            self._lane.drop(error)
+            self._forget(error)
             self._terminal = 0
             if self._error:  # even the event that says so was refused
                 return
@@ -197,6 +240,7 @@ class EventLog:
             self.offset = number + self._shift - 1
             if isinstance(error, NotAllowed):
                 return
+            self._shift = self.offset - self._lane.last
             self._place(encode("failed"), encode({"why": str(error)}))
             ending = {"status": "failed", "code": 1, "signal": None, "error": str(error)}
             self._terminal = self._place(encode(EXITED), encode(ending))

@@ -162,7 +162,9 @@ class Writer:
 
     @property
     def full(self) -> bool:
-        """Whether the buffer has reached its bound; from any thread."""
+        """Whether the buffer has reached its bound; from any thread. Never once it is closed."""
+        if self._closed:
+            return False
         return self._waiting >= self._max_events or self._bytes_in - self._pipe.bytes_out >= self._max_bytes
 
     @property
@@ -171,7 +173,7 @@ class Writer:
 
     async def room(self) -> None:
         """Return when the buffer is below its bound, or the writer was closed."""
-        while self.full and not self._closed:
+        while self.full:
             await self._next_progress()
 
     async def _next_progress(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
+from natsproc.bus.spool import DEFAULT_SIZE
 from natsproc.errors import Error, TimedOut
 from natsproc.hosted import Hosted
 from natsproc.interruptions import Interruptions
@@ -42,15 +43,19 @@ async def run_command(
     parent: str = "",
     restart: bool = False,
     foreground: bool = False,
+    spool: int = DEFAULT_SIZE,
+    drop: bool = False,
     started: Callable[[], object] | None = None,
     waiting: Callable[[], object] | None = None,
+    troubled: Callable[[str], object] | None = None,
 ) -> Ended:
     """Run a command under an address, and return how it ended once its terminal event is stored.
 
     In the `foreground` Ctrl-C is an interrupt, again within two seconds a cancel, and then a kill; SIGTERM and SIGHUP
     cancel. A command that cannot be run ends with code 126 or 127, and `error` says why. Cancelling this cancels
-    the command, and waits for its end. `started` is called, on the I/O thread, once the command runs; `waiting` if it has
-    ended and the server does not store that within two seconds.
+    the command, and waits for its end. While the server takes nothing, output goes to a spool of `spool` bytes on
+    disk; once that is full the command waits, or with `drop` its output is dropped and counted. `started` is called, on the I/O thread, once the command runs; `waiting` if it has
+    ended and the server does not store that within two seconds; `troubled` with a sentence, if the spool cannot be used.
 
     Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, NotAllowed; OwnershipLost.
     """
@@ -63,6 +68,8 @@ async def run_command(
         title=shlex.join(wrapped.argv),
         pty=wrapped.pty,
         restart=restart,
+        spool=spool,
+        drop=drop,
     )
 
     async def begin() -> tuple[Hosted, Runner]:
@@ -70,6 +77,7 @@ async def run_command(
         limit = min(LIMIT, mesh.connection.max_payload // 8)  # JSON may take six bytes for one
         runner = Runner(hosted, Process(mesh.io, hosted, Interruptions(None)), wrapped, limit)
         runner.started = started or runner.started
+        hosted.troubled = troubled or hosted.troubled
         hosted.attach(runner)
         return hosted, runner
 
@@ -88,9 +96,8 @@ async def run_command(
         await asyncio.wait([ending, hurried], return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         try:
-            async with asyncio.timeout(None if ending.done() else GIVE_UP_SECONDS):
-                await ending
-        except TimeoutError:
+            await hosted.while_storing(ending, GIVE_UP_SECONDS)
+        except TimedOut:
             raise TimedOut(
                 f"{spec.address} has ended, but the server did not store how: {ended.code}"
             ) from None

@@ -9,12 +9,13 @@ from typing import Any
 
 from natsproc_cli.describe import ending, pairs, value
 from natsproc_cli.durations import format_age
+from natsproc_cli.sizes import format_size
 from natsproc_cli.table import columns
 from natsproc_cli.terminal import one_line, plain
 
 WIDTH = 9
 MEMBER = ("PID", "NAME", "STATE", "CPU", "MEMORY")
-_SHOWN = {"record", "epoch", "run", "offset", "stored", "inbox", "node", "writer", "command", "paused", "loop_age",
+_SHOWN = {"record", "epoch", "run", "offset", "stored", "spooled", "inbox", "node", "writer", "command", "paused", "loop_age",
           "members", "screen", "stack"}  # fmt: skip
 
 Found = Mapping[str, Any]
@@ -83,6 +84,8 @@ def _ago(time: str, now: datetime) -> str:
 def _offset(found: Found) -> str:
     offset, stored = found.get("offset"), found.get("stored")
     behind = f", stored up to {value(stored)}" if stored != offset else ""
+    if spooled := found.get("spooled"):
+        behind += f", {format_size(spooled)} of it on disk"
     return "" if offset is None else f"{value(offset)}{behind}"
 
 

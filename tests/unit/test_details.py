@@ -12,7 +12,7 @@ RECORD = {
     "started": "2026-01-31T11:58:30Z", "labels": {"team": "ml"}, "title": "bash -c x",
 }  # fmt: skip
 FOUND = {
-    "record": RECORD, "epoch": 3, "run": 2, "offset": 9, "stored": 7, "inbox": 1, "paused": False,
+    "record": RECORD, "epoch": 3, "run": 2, "offset": 9, "stored": 7, "spooled": 0, "inbox": 1, "paused": False,
     "node": {"name": "n1", "host": "vm", "pid": 77, "load": 0.5}, "writer": {"stored": 7, "trouble": None},
     "command": ["bash", "-c", "echo hi"],
     "members": [{"pid": 78, "name": "bash", "state": "sleeping", "cpu": 0.1, "rss": 3_166_208}],

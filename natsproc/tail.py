@@ -14,6 +14,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
+from natsproc.bus.claims import insist
 from natsproc.bus.handoff import Handoff
 from natsproc.bus.liveness import unreachable
 from natsproc.bus.tail import Start, follow
@@ -161,7 +162,7 @@ def _start(
 async def _read(
     mesh: Mesh, address: Address, start: Start, live: bool, compact: bool, types: Collection[str]
 ) -> AsyncIterator[Sequence[Item]]:
-    latest = await mesh.registry.get(address) if start.kind == "first" else None
+    latest = await insist(lambda: mesh.registry.get(address)) if start.kind == "first" else None
     gone = unreachable(mesh.connection, mesh.names, address) if live else None
     source = follow(
         mesh.connection,

@@ -72,15 +72,21 @@ class Server:
     """A stock nats-server with JetStream, on loopback, keeping its port and store over restarts."""
 
     def __init__(
-        self, folder: Path, version: str | None = None, extra: str = "", jetstream: bool = True
+        self,
+        folder: Path,
+        version: str | None = None,
+        extra: str = "",
+        jetstream: bool = True,
+        host: str = "127.0.0.1",
     ) -> None:
         self.folder = _made(folder)
+        self.host = host
         self.port = free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
+        self.url = f"nats://{host}:{self.port}"
         self.program = binary(version)
         self.config = folder / "server.conf"
         store = f'jetstream {{ store_dir: "{folder}/store", sync_interval: 1s }}' if jetstream else ""
-        self.config.write_text(f'listen: "127.0.0.1:{self.port}"\nmax_payload: 1MB\n{store}\n{extra}\n')
+        self.config.write_text(f'listen: "{host}:{self.port}"\nmax_payload: 1MB\n{store}\n{extra}\n')
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Server:
@@ -93,7 +99,7 @@ class Server:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.2) as peer:
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 0.2) as peer:
             return json.loads(peer.recv(65536).split(b" ", 1)[1].split(b"\r\n")[0])["port"] == self.port
         return False
 
@@ -126,6 +132,19 @@ class Server:
         assert self.process
         self.process.send_signal(number)
         self.process.wait(10)
+
+
+def cluster(folder: Path, size: int = 3, version: str | None = None, extra: str = "") -> list[Server]:
+    """Servers that form a cluster on loopback once they are started; `server_name` is that of their folder."""
+    routes = [f"nats://127.0.0.1:{free_port()}" for _ in range(size)]
+    return [
+        Server(
+            folder / f"s{number}",
+            version,
+            f'server_name: s{number}\ncluster {{ name: tests, listen: "{route[7:]}", routes: {json.dumps(routes)} }}\n{extra}',
+        )
+        for number, route in enumerate(routes)
+    ]
 
 
 @contextlib.contextmanager

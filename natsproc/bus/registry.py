@@ -18,7 +18,7 @@ from natsproc.protocol.messages import encode
 from natsproc.protocol.names import Address, Names, key_of
 from natsproc.protocol.records import Lease, Record
 
-from .claims import insist
+from .claims import PATIENCE, insist
 from .clock import seconds_between
 from .connection import Connection
 from .handoff import Handoff
@@ -195,8 +195,8 @@ class LeaseKeeper:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Take the lease and keep it."""
-        await self._renew()
+        """Take the lease and keep it. Raises: NotAllowed, Closed, and what half a minute without a server gives."""
+        await insist(self._renew, asyncio.get_running_loop().time() + PATIENCE)
         self._task = asyncio.create_task(self._keep())
 
     def update(self, processes: int) -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
-from natsproc.errors import MeshMismatch, NoMesh
+from natsproc.errors import MeshMismatch, NoMesh, NoServer, TimedOut
 from natsproc.protocol.names import Names
 
 from .connection import ApiError, Connection
 
 LEASE_SECONDS = 4
 DEDUPLICATION_SECONDS = 120
+ELECTION_SECONDS = 15.0  #: for which a cluster may be without a leader
 _NOT_FOUND = 10059
+_UNAVAILABLE = 503
 _EXISTS = 10058
 _SECOND = 1_000_000_000
 
@@ -110,13 +112,32 @@ async def inspect(connection: Connection, name: str) -> dict[str, Any] | None:
         raise
 
 
+async def _inspect_all(connection: Connection, wanted: list[str]) -> list[dict[str, Any] | None]:
+    """The same of several, once the cluster has a leader for them. Raises: NoServer if that takes too long."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + ELECTION_SECONDS
+    while True:
+        try:
+            return await asyncio.gather(*(inspect(connection, name) for name in wanted))
+        except (ApiError, TimedOut) as error:
+            if isinstance(error, ApiError) and error.code != _UNAVAILABLE:
+                raise
+            if loop.time() > deadline:
+                raise NoServer(
+                    f"the nats-server at {connection.url} answers, and its JetStream does not ({error}): "
+                    "are enough servers of its cluster up?"
+                ) from None
+            await asyncio.sleep(0.2)
+
+
 async def check(connection: Connection, names: Names) -> None:
     """Make sure that the mesh is there and as we need it.
 
-    Raises: NoMesh, naming what to run; MeshMismatch, naming the setting; ServerUnfit without JetStream.
+    Raises: NoMesh, naming what to run; MeshMismatch, naming the setting; ServerUnfit without JetStream; NoServer
+    if a cluster has no leader for it.
     """
     wanted = configurations(names, connection.server_version)
-    found = await asyncio.gather(*(inspect(connection, config["name"]) for config in wanted))
+    found = await _inspect_all(connection, [config["name"] for config in wanted])
     missing = [config["name"] for config, info in zip(wanted, found, strict=True) if info is None]
     if missing:
         raise NoMesh(

@@ -19,6 +19,7 @@ from natsproc.protocol.messages import Entry, Event, Notice
 from natsproc.protocol.names import Address, Names
 from natsproc.protocol.reader import BUFFER, Action, Actions, AskFirst, AskLast, Read, Reader, Subscribe
 
+from .claims import PATIENCE, insist
 from .connection import Connection
 from .history import History, ReadFailed, StoredEntry, read_failures
 from .kv import Bucket
@@ -115,13 +116,17 @@ class _Tail:
         self._heard.set()
 
     async def begin(self, start: Start, until_end: bool) -> None:
-        """Find where to begin, and begin; a connection that is lost meanwhile is waited for."""
+        """Find where to begin, and begin; a connection that is lost meanwhile, or a leader, is waited for."""
+
+        def find() -> Coroutine[None, None, Reader]:
+            return reader_at(
+                start, self._history, self._claims, self._address, self._subject, until_end=until_end
+            )
+
         while True:
             await self._connection.wait_connected()
             with suppress(NoServer):
-                self._reader = await reader_at(
-                    start, self._history, self._claims, self._address, self._subject, until_end=until_end
-                )
+                self._reader = await insist(find, asyncio.get_running_loop().time() + PATIENCE)
                 break
         self._stops_at_end = until_end or start.run is not None
         self._apply(self._reader.start())

@@ -1,0 +1,105 @@
+"""A cluster of three nats-servers that loses servers."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from harness import cluster
+
+import natsproc
+from natsproc.bus import streams
+from natsproc.bus.claims import insist
+from natsproc.bus.connection import ApiError, Connection, Endpoint
+from natsproc.protocol.names import Names
+
+INFO = f"STREAM.INFO.{Names().event_stream}"
+GET = f"STREAM.MSG.GET.{Names().event_stream}"
+
+
+@asynccontextmanager
+async def three(folder, version):
+    """Three servers with a mesh: one that does not lead the event stream, the others, and a connection to the one."""
+    servers = cluster(folder, version=version)
+    await asyncio.gather(*(asyncio.to_thread(server.start) for server in servers))
+    try:
+        async with connected([server.url for server in servers]) as connection:
+            deadline = asyncio.get_running_loop().time() + 30
+            await insist(lambda: streams.setup(connection, Names(), replicas=3), deadline)
+            leader = (await connection.api(INFO))["cluster"]["leader"]
+        one, *others = sorted(servers, key=lambda server: server.folder.name == leader)
+        async with connected([one.url]) as connection:
+            yield one, others, connection
+    finally:
+        for server in servers:
+            server.stop()
+
+
+@asynccontextmanager
+async def connected(urls):
+    connection = await Connection.open(Endpoint(tuple(urls)))
+    yield connection
+    await connection.close()
+
+
+async def refuses(connection, call, body):
+    """Return once the server that is left has noticed that it is alone."""
+    async with asyncio.timeout(40):
+        while True:
+            try:
+                await connection.api(call, body, timeout=1.0)
+            except ApiError as error:
+                if error.code == 503:
+                    return
+            except natsproc.Error:
+                pass
+            await asyncio.sleep(0.1)
+
+
+async def test_what_begins_while_the_cluster_has_no_leader_waits_for_one(tmp_path, version):
+    async with (
+        three(tmp_path, version) as (one, others, connection),
+        natsproc.connect(one.url, sender="a") as mesh,
+        natsproc.connect(one.url) as other,
+    ):
+        async with mesh.own("first") as proc:
+            await proc.log("said before")
+        for server in others:
+            server.kill()
+        await refuses(connection, GET, {"last_by_subj": "proc.default.first.events"})
+
+        async def shown(**start):
+            return [item.type async for item in mesh.process("first").tail(**start)]
+
+        async def own():
+            async with other.own("second") as proc:
+                await proc.flush()
+
+        tasks = [asyncio.create_task(work) for work in (shown(), shown(run="all"), shown(n=1), own())]
+        await asyncio.wait(tasks, timeout=1)
+        assert not any(task.done() for task in tasks)
+        for server in others:
+            server.start()
+        *tails, _ = await asyncio.wait_for(asyncio.gather(*tasks), 40)
+        whole = ["started", "log", "exited", "caught_up", "ended"]
+        assert tails == [whole, whole, whole[2:]]
+
+
+async def test_connecting_to_a_cluster_without_a_leader_waits_and_then_says_so(
+    tmp_path, version, monkeypatch
+):
+    async with three(tmp_path, version) as (one, others, _):
+        for server in (one, *others):
+            server.kill()
+        one.start()
+        monkeypatch.setattr(streams, "ELECTION_SECONDS", 1.0)
+        with pytest.raises(natsproc.NoServer, match="its JetStream does not"):
+            await natsproc.connect(one.url).__aenter__()
+        monkeypatch.setattr(streams, "ELECTION_SECONDS", 60.0)
+        opening = asyncio.create_task(natsproc.connect(one.url).__aenter__())
+        for server in others:
+            server.start()
+        mesh = await asyncio.wait_for(opening, 50)
+        assert await mesh.list() == []
+        mesh.close()

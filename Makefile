@@ -5,14 +5,17 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # two workers even on a small machine: the tests mostly wait for real servers and processes
 WORKERS ?= 3
+SECONDS ?= 600
+SEED ?= 7
 
-.PHONY: help demo test test-servers lint types check mutants torture clean
+.PHONY: help demo test test-servers lint types check mutants slow torture clean
 help:
 	@echo "make demo          a real job under an address: watched, steered, paused and interrupted"
 	@echo "make test          lint, types and every test, against real nats-servers"
 	@echo "make test-servers  integration and fault tests on nats-server 2.11, 2.12, 2.14 and 2.15"
 	@echo "make mutants       break the code on purpose, one guarantee at a time, and see the tests fail"
-	@echo "make torture       the long tests"
+	@echo "make slow          the long tests"
+	@echo "make torture       real servers and processes under faults for SECONDS=600, by SEED=7, every history judged"
 
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,8 +44,11 @@ test-servers: $(STAMP)
 mutants: $(STAMP)
 	$(BIN)/python tests/mutants/run.py
 
-torture: $(STAMP)
+slow: $(STAMP)
 	$(BIN)/pytest -m slow --timeout 1200
+
+torture: $(STAMP)
+	$(BIN)/python -m tests.torture.run --seconds $(SECONDS) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache

@@ -1,0 +1,1 @@
+"""A seeded torture run: real nats-servers, real OS processes, faults, and a checker of what they recorded."""

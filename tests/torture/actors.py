@@ -1,0 +1,264 @@
+"""The OS processes of a torture run: nodes that own processes, viewers, and senders. Each records what it was told.
+
+Run as `python -m tests.torture.actors ROLE CONFIG`, with CONFIG as JSON: name, url, record (a file), seed,
+addresses, and flag (a file: `drain` means to emit nothing more, `end` to end the last runs).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import natsproc
+from natsproc.bus import tail
+from natsproc.bus.writer import Writer
+
+from .checker import digest
+
+BIG = 40_000  #: bytes of an event that the server refuses while its stream's limit is low
+
+# Bounds so low that a run reaches them again and again.
+Writer.__init__.__kwdefaults__["max_events"] = 500  # type: ignore[index]
+tail.BUFFER = 400
+
+PASSING = (natsproc.NoServer, natsproc.TimedOut, natsproc.NoMesh, natsproc.ServerUnfit)
+
+
+class Actor:
+    """One OS process: its configuration, its random numbers, and its record."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.name: str = config["name"]
+        self.sender: str = self.name.partition(".")[0]
+        self.addresses: list[str] = config["addresses"]
+        self.config = config
+        self.random = random.Random(config["seed"])
+        self.flag = Path(config["flag"])
+        self._record = os.open(config["record"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.signals = {signal.SIGUSR1: 0, signal.SIGUSR2: 0}
+
+    def record(self, what: str, address: str, *fields: Any) -> None:
+        """Write a line; what is written survives a kill -9."""
+        os.write(self._record, json.dumps([what, address, self.name, *fields]).encode() + b"\n")
+
+    @property
+    def phase(self) -> str:
+        """`drain`, `end`, or nothing."""
+        with contextlib.suppress(OSError):
+            return self.flag.read_text()
+        return ""
+
+    async def run(self, work: Callable[[natsproc.Mesh, str], Any]) -> None:
+        """Work on every address until all are done, over one connection."""
+        for number in self.signals:
+            asyncio.get_running_loop().add_signal_handler(number, self._count, number)
+        while True:
+            try:
+                async with natsproc.connect(self.config["url"], sender=self.sender) as mesh:
+                    await asyncio.gather(*(work(mesh, address) for address in self.addresses))
+                return
+            except (*PASSING, natsproc.Error) as error:
+                if not isinstance(error, PASSING):
+                    raise
+                await asyncio.sleep(0.3)
+
+    def _count(self, number: signal.Signals) -> None:
+        self.signals[number] += 1
+
+    def take(self, number: signal.Signals) -> bool:
+        """Whether that signal came, and was not taken yet."""
+        taken = self.signals[number] > 0
+        self.signals[number] -= taken
+        return taken
+
+
+class Owner(Actor):
+    """A node: owns up to `most` of the addresses at a time, whichever are free."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.places = asyncio.Semaphore(config["most"])
+
+    async def work(self, mesh: natsproc.Mesh, address: str) -> None:
+        while True:
+            async with self.places:
+                if await self.own(mesh, address):
+                    return
+            await asyncio.sleep(self.random.uniform(0.2, 0.8))
+
+    async def own(self, mesh: natsproc.Mesh, address: str) -> bool:
+        """Have the id for one run or a part of it; returns whether it has ended for good."""
+        status, epoch, run = "completed", 0, 0
+        try:
+            async with mesh.own(address, kind="tortured", restart=self.phase != "end") as proc:
+                epoch, run = proc.epoch, proc.run_number
+                self.record("claimed", address, epoch, run)
+                await Life(self, proc).live()
+                if self.random.random() < 0.2 and not self.phase:
+                    status = "failed"
+                    raise ZeroDivisionError
+        except ZeroDivisionError:
+            pass
+        except natsproc.Interrupted:  # outside its scope
+            status = "interrupted"
+        except natsproc.AlreadyRunning:
+            return False
+        except natsproc.AlreadyEnded:
+            return True
+        except natsproc.OwnershipLost:
+            if epoch:  # else somebody else was faster
+                self.record("lost", address, epoch)
+            return False
+        except natsproc.TooLarge:
+            self.record("refused", address, epoch, run)
+            return False
+        except PASSING:
+            return False
+        self.record("ended", address, epoch, run, status)
+        return self.phase == "end"
+
+
+class Life:
+    """What one owned process does: emits numbered events, takes messages, is interrupted, and flushes."""
+
+    def __init__(self, actor: Owner, proc: natsproc.Process) -> None:
+        self.actor = actor
+        self.proc = proc
+        self.number = 0
+        self.offset = 0
+        self.events: dict[int, int] = {}
+        self.rate = actor.config["rate"]
+
+    async def live(self) -> None:
+        actor = self.actor
+        for _ in range(int(actor.random.expovariate(1 / 400)) + 20):
+            if actor.phase:
+                break
+            with contextlib.suppress(natsproc.Interrupted):
+                async with self.proc.interruptible():
+                    await self.step()
+        while actor.phase == "drain":
+            with contextlib.suppress(natsproc.Interrupted):
+                async with self.proc.interruptible():
+                    await self.receive(0.3)
+                    await self.proc.flush()
+
+    async def step(self) -> None:
+        actor = self.actor
+        for _ in range(actor.random.randint(1, 2 * self.rate // 10)):
+            await self.emit(actor.random.choice((0, 10, 100, 1000)))
+        if actor.take(signal.SIGUSR1):
+            await self.emit(BIG)
+        if actor.take(signal.SIGUSR2):
+            for _ in range(1500):
+                await self.emit(0)
+        await self.receive(actor.random.uniform(0.05, 0.15))
+        if actor.random.random() < 0.3:
+            await self.flush()
+
+    async def emit(self, padding: int) -> None:
+        self.number += 1
+        data = {"by": self.actor.name, "n": self.number, "pad": "x" * padding}
+        self.offset = await self.proc.emit("tick", data)
+        self.events[self.offset] = digest("tick", data)
+
+    async def receive(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    await self.proc.receive()
+        except TimeoutError:
+            pass
+
+    async def flush(self) -> None:
+        upto, events = self.offset, self.events
+        await self.proc.flush()
+        self.events = {}
+        if events:
+            self.actor.record("acknowledged", self.proc.id, self.proc.epoch, upto, events)
+
+
+class Viewer(Actor):
+    """Shows everything, going on behind what it showed last; SIGUSR1 makes it slow for a moment."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.cursors: dict[str, str] = config["cursors"]
+
+    async def work(self, mesh: natsproc.Mesh, address: str) -> None:
+        handle = mesh.process(address)
+        while True:
+            cursor = self.cursors.get(address)
+            with contextlib.suppress(natsproc.NoSuchProcess, *PASSING):
+                async with handle.tail(after=cursor) if cursor else handle.tail(run="all") as items:
+                    async for item in items:
+                        if isinstance(item, natsproc.Event):
+                            self.show(address, item)
+            await asyncio.sleep(0.1)
+
+    def show(self, address: str, event: natsproc.Event) -> None:
+        line = (event.position, event.epoch, event.run, event.offset, event.type)
+        self.record("shown", address, *line, digest(event.type, event.data), event.cause)
+        self.cursors[address] = event.cursor
+        if self.take(signal.SIGUSR1):
+            self.record("slow", address)
+            time.sleep(self.random.uniform(0.5, 1.5))
+
+
+class Sender(Actor):
+    """Sends numbered messages, again and again until they are acknowledged, and now and then interrupts."""
+
+    async def work(self, mesh: natsproc.Mesh, address: str) -> None:
+        handle, number = mesh.process(address), 0
+        while not self.phase:
+            await asyncio.sleep(self.random.expovariate(self.config["rate"]))
+            number += 1
+            if self.random.random() < 0.1:
+                await self.interrupt(handle, f"{self.name}-c{number}".replace(".", "-"))
+            else:
+                await self.send(handle, number)
+
+    async def send(self, handle: natsproc.ProcessHandle, number: int) -> None:
+        id, deadline = f"{self.name}-{number}".replace(".", "-"), time.monotonic() + 60
+        while time.monotonic() < deadline:  # the same id is stored once for two minutes
+            try:
+                sent = await handle.send(
+                    {"n": number, "pad": "y" * self.random.choice((0, 100, 2000))}, id=id
+                )
+            except PASSING:
+                continue
+            except (natsproc.AlreadyEnded, natsproc.NoSuchProcess):
+                return
+            self.record("sent", handle.address.id, self.sender, id, sent.position)
+            return
+
+    async def interrupt(self, handle: natsproc.ProcessHandle, id: str) -> None:
+        try:
+            receipt = await handle.command("interrupt", id=id, timeout=3.0)
+        except (*PASSING, natsproc.Unreachable, natsproc.NoSuchProcess, natsproc.Refused):
+            return
+        if receipt.applied:
+            self.record("receipt", handle.address.id, receipt.command, receipt.offset, "interrupted")
+
+
+async def main(role: str, config: dict[str, Any]) -> None:
+    actor = {"owner": Owner, "viewer": Viewer, "sender": Sender}[role](config)
+    try:
+        await actor.run(actor.work)  # type: ignore[attr-defined]
+    except BaseException:
+        actor.record("trouble", "", traceback.format_exc())
+        raise
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))

@@ -1,0 +1,108 @@
+"""Where a world lives: one server, a cluster, a network that can be parted, a disk that can be filled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+from tests.harness import Server, cluster
+
+DISK = 96  #: MB of the small disk
+
+
+def command(*words: str) -> None:
+    """Run an OS command. Raises: RuntimeError with what it said."""
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
+
+
+class Place:
+    """One nats-server on loopback."""
+
+    name: ClassVar[str] = "plain"
+    replicas: ClassVar[int] = 1
+    namespaces: tuple[str, ...] = ()  #: network namespaces, for one node each
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.servers = [Server(folder / "nats", extra="max_pending: 1MB")]
+
+    def make(self) -> None:
+        """Prepare it. Raises: RuntimeError, if this machine does not allow that."""
+
+    def remove(self) -> None:
+        """Leave nothing behind."""
+
+
+class ClusterPlace(Place):
+    """Three servers, and three replicas of everything."""
+
+    name, replicas = "cluster", 3
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.servers = cluster(folder)
+
+
+class NetworkPlace(Place):
+    """One server on a bridge, with nodes in network namespaces of their own. Linux, root only."""
+
+    name = "network"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._bridge = f"np{os.getpid() % 100_000}b"
+        self.namespaces = tuple(f"np{os.getpid() % 100_000}x{number}" for number in range(3))
+        self._net = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+        self.servers = [Server(folder / "nats", host=f"{self._net}.1")]
+
+    def make(self) -> None:
+        command("ip", "link", "add", self._bridge, "type", "bridge")
+        command("ip", "addr", "add", f"{self._net}.1/24", "dev", self._bridge)
+        command("ip", "link", "set", self._bridge, "up")
+        for number, name in enumerate(self.namespaces):
+            command("ip", "netns", "add", name)
+            command("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+            command("ip", "link", "set", name, "master", self._bridge, "up")
+            command("ip", "-n", name, "addr", "add", f"{self._net}.{number + 2}/24", "dev", "eth0")
+            command("ip", "-n", name, "link", "set", "eth0", "up")
+
+    def cut(self, namespace: str, up: bool = False) -> None:
+        """Let nothing through between that namespace and the server any more; or again."""
+        command("ip", "link", "set", namespace, "up" if up else "down")
+
+    def remove(self) -> None:
+        for words in (*(("netns", "del", name) for name in self.namespaces), ("link", "del", self._bridge)):
+            with contextlib.suppress(RuntimeError):
+                command("ip", *words)
+
+
+class DiskPlace(Place):
+    """One server whose store is a small disk of its own. Linux, root only."""
+
+    name = "disk"
+
+    def make(self) -> None:
+        self._store = self.servers[0].folder / "store"
+        self._store.mkdir()
+        command("mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", str(self._store))
+
+    def fill(self) -> None:
+        """Leave no room."""
+        with contextlib.suppress(OSError), (self._store / "ballast").open("wb", 0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    def free(self) -> None:
+        (self._store / "ballast").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            command("umount", str(self._store))
+
+
+PLACES: dict[str, type[Place]] = {p.name: p for p in (Place, ClusterPlace, NetworkPlace, DiskPlace)}

@@ -1,0 +1,145 @@
+"""Torture: `python -m tests.torture.run --seconds 600 --seed 7 [--faults a,b] [--json FILE]`.
+
+Rounds of about a minute, each on a new mesh, each judged when it is over. What is done when comes from the seed;
+what the operating system makes of it does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from natsproc.errors import Error
+
+from .checker import History, check
+from .faults import FAULTS, Fault
+from .places import PLACES, Place
+from .world import World
+
+ROUND = 60.0  #: seconds of faults in a round, at most
+
+
+class Tally:
+    """What was done and checked, and what was found."""
+
+    def __init__(self) -> None:
+        self.faults: Counter[str] = Counter()
+        self.without_effect: Counter[str] = Counter()
+        self.checked: Counter[str] = Counter()
+        self.violations: list[str] = []
+
+    def judge(self, histories: list[History], where: str) -> None:
+        for history in histories:
+            self.checked["processes"] += 1
+            self.checked["events stored"] += len(history.log)
+            self.checked["events acknowledged to owners"] += sum(len(a.events) for a in history.acknowledged)
+            self.checked["events shown by viewers"] += sum(map(len, history.shown.values()))
+            self.checked["messages acknowledged to senders"] += len(history.sent)
+            self.checked["receipts"] += len(history.receipts)
+            self.checked["runs"] += len(history.ended)
+            self.checked["epochs"] += len(history.claimed)
+            self.checked["owners that lost the id"] += len(history.lost)
+            self.violations += [f"{where}: {violation}" for violation in check(history)]
+
+    def __str__(self) -> str:
+        lines = [f"{sum(self.faults.values())} faults injected"]
+        lines += [f"  {count:6} {kind}" for kind, count in sorted(self.faults.items())]
+        lines += ["checked", *(f"  {count:8} {what}" for what, count in self.checked.items())]
+        return "\n".join([*lines, f"{len(self.violations)} violations", *self.violations])
+
+    def to_json(self) -> dict[str, object]:
+        return dict(vars(self))
+
+
+async def round_of(
+    kind: type[Place], faults: Sequence[type[Fault]], seed: int, seconds: float, tally: Tally
+) -> None:
+    """One world, its faults, and the judgement."""
+    place = kind(Path(tempfile.mkdtemp(prefix=f"torture-{kind.name}-{seed}-")))
+    world, found = World(place, seed), len(tally.violations)
+    try:
+        await world.start()
+        stop = time.monotonic() + seconds
+        here = [fault for fault in faults if kind.name in fault.places]
+        tracks = sorted({fault.track for fault in here})
+        await asyncio.gather(
+            *(_track(world, [f for f in here if f.track == track], stop, tally) for track in tracks)
+        )
+        tally.judge(await world.finish(), f"{kind.name}, seed {seed}")
+    finally:
+        await world.stop()
+    trouble = world.trouble + [f"{line[2]}: {line[3]}" for line in world.lines("trouble")]
+    tally.violations += [f"{kind.name}, seed {seed}: {sentence}" for sentence in trouble]
+    if len(tally.violations) > found:
+        print(f"kept: {place.folder}", file=sys.stderr)
+    else:
+        shutil.rmtree(place.folder)
+
+
+async def _track(world: World, faults: list[type[Fault]], stop: float, tally: Tally) -> None:
+    """Faults one after the other, each kind as often as the others."""
+    choices = random.Random(world.random.random())
+    await asyncio.sleep(choices.uniform(2, 4))
+    while True:
+        for fault in choices.sample(faults, len(faults)):
+            await asyncio.sleep(choices.uniform(0, 2 * fault.pause))
+            if time.monotonic() > stop:
+                return
+            effect = False
+            with suppress(Error):
+                effect = await fault().inject(world)
+            (tally.faults if effect else tally.without_effect)[fault.kind] += 1
+
+
+async def run(seconds: float, seed: int, faults: Sequence[type[Fault]], tally: Tally) -> None:
+    """Rounds until the time is over, on every place where one of the faults can happen."""
+    names = [name for name in PLACES if any(fault.places[0] == name for fault in faults)]
+    stop = time.monotonic() + seconds
+    for number in count(1):
+        if number > 1 and (not names or stop - time.monotonic() < 10):
+            break
+        name = names[number % len(names)]
+        try:
+            await round_of(
+                PLACES[name], faults, seed * 1000 + number, min(stop - time.monotonic(), ROUND), tally
+            )
+        except RuntimeError as why:
+            print(f"SKIPPED, no round on place {name!r} on this machine: {why}", file=sys.stderr)
+            names.remove(name)
+        print(
+            f"round {number}, {name}: {sum(tally.faults.values())} faults, {tally.checked['events stored']} events, "
+            f"{len(tally.violations)} violations so far",
+            file=sys.stderr,
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--faults", default="", help="kinds, with commas; all without")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    wanted = [name.strip() for name in options.faults.split(",") if name]
+    faults = [fault for fault in FAULTS if not wanted or any(fault.kind.startswith(name) for name in wanted)]
+    tally = Tally()
+    asyncio.run(run(options.seconds, options.seed, faults, tally))
+    print(tally)
+    if options.json:
+        options.json.write_text(json.dumps(tally.to_json(), indent=1))
+    return bool(tally.violations)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

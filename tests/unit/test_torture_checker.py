@@ -1,0 +1,235 @@
+"""The checker of the torture run, on histories forged to be good and to be bad in one way each."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from tests.torture.checker import (
+    Acknowledged,
+    Claimed,
+    Ended,
+    History,
+    Lost,
+    Receipt,
+    Sent,
+    Shown,
+    Stored,
+    check,
+    digest,
+    what_counts,
+)
+
+
+class Forger:
+    """Writes a good history: two owners of run 1 with a zombie between them, and one of run 2."""
+
+    def __init__(self):
+        self.log: list[Stored] = []
+        self.offset = 0
+
+    def mark(self, epoch, run):
+        self.store({"epoch": epoch, "run": run, "type": "mark", "data": {"nonce": "n", "node": "n"}})
+
+    def event(self, epoch, run, kind, data, *, offset=None, cause=None):
+        if offset is None:
+            self.offset = offset = self.offset + 1
+        raw = {"offset": offset, "epoch": epoch, "run": run, "type": kind, "data": data}
+        self.store(raw | ({"cause": cause} if cause else {}))
+
+    def tick(self, epoch, run, by, **place):
+        self.event(epoch, run, "tick", {"by": by}, **place)
+
+    def received(self, epoch, run, position):
+        data = {"message": f"m{position}", "sender": "s0", "position": position, "data": position}
+        self.event(epoch, run, "received", data, cause=f"m{position}")
+
+    def store(self, raw):
+        self.log.append(Stored(10 * len(self.log) + 10, json.dumps({"time": "", **raw}).encode()))
+
+    def history(self):
+        self.mark(3, 1)
+        self.event(3, 1, "started", {})
+        for _ in range(3):
+            self.tick(3, 1, "n0.1")
+        self.tick(3, 1, "n0.1", offset=4)  # a repeat
+        self.received(3, 1, 1)
+        self.tick(3, 1, "n0.1", offset=7)  # behind a hole, and sent again
+        self.mark(5, 1)
+        self.tick(3, 1, "n0.1", offset=6)  # a zombie's
+        self.event(5, 1, "recovered", {})
+        self.tick(5, 1, "n1.1")
+        self.event(5, 1, "interrupted", {"command": "c1"}, cause="c1")
+        self.received(5, 1, 2)
+        self.event(5, 1, "exited", {"status": "completed", "code": 0})
+        self.mark(8, 2)
+        self.event(8, 2, "restarted", {})
+        self.received(8, 2, 4)
+        self.tick(8, 2, "n0.2")
+        self.event(8, 2, "exited", {"status": "failed", "code": 1})
+        counted, cuts = what_counts(self.log)
+        lines = [line for line, _ in counted]
+        return History(
+            "p0",
+            self.log,
+            [Stored(n, json.dumps({"id": f"m{n}", "data": n}).encode(), "s0") for n in (1, 2, 4)],
+            cuts,
+            [Claimed("n0.1", 3, 1), Claimed("n1.1", 5, 1), Claimed("n0.2", 8, 2)],
+            [self.told("n0.1", 3, 4), self.told("n1.1", 5, 7), self.told("n0.2", 8, 13)],
+            [Ended("n1.1", 5, 1, "completed"), Ended("n0.2", 8, 2, "failed")],
+            [Lost("n0.1", 3)],
+            [Sent("s0", "m1", 1), Sent("s0", "m4", 4)],
+            [Receipt("c1", 8, "interrupted")],
+            {"v0": lines, "v1": list(lines)},
+        )
+
+    @staticmethod
+    def told(owner, epoch, offset):
+        return Acknowledged(owner, epoch, offset, {offset: digest("tick", {"by": owner})})
+
+
+def good() -> History:
+    return Forger().history()
+
+
+def test_a_good_history_has_no_violation():
+    history = good()
+    assert check(history) == []
+    assert [line.offset for line in history.shown["v0"]] == list(range(1, 15))
+
+
+def test_what_is_not_complete_may_lack_its_end():
+    history = good()
+    del history.log[-1], history.ended[-1]
+    del history.shown["v0"][-1:], history.shown["v1"][-4:]
+    assert check(history, complete=False) == []
+    assert check(history) != []
+
+
+def rewrite(history, index, **fields):
+    entry = history.log[index]
+    history.log[index] = entry._replace(payload=json.dumps(json.loads(entry.payload) | fields).encode())
+
+
+def show(history, **fields):
+    history.shown["v1"][5] = history.shown["v1"][5]._replace(**fields)
+
+
+def lose(history, index):
+    """The stream lost an entry that counts, and viewers showed the rest: as if it had never been."""
+    del history.log[index]
+    history.shown = {"v0": [line for line, _ in what_counts(history.log)[0]]}
+
+
+def two_terminal_events(history):
+    payload = json.loads(history.log[-1].payload) | {"offset": 15}
+    history.log.append(Stored(999, json.dumps(payload).encode()))
+    history.shown = {"v0": [line for line, _ in what_counts(history.log)[0]]}
+
+
+def consumed_twice(history):
+    rewrite(history, 17, data=json.loads(history.log[6].payload)["data"])
+    history.shown = {"v0": [line for line, _ in what_counts(history.log)[0]]}
+
+
+def never_consumed(history):
+    history.inbox.append(Stored(6, b'{"id":"m6","data":6}', "s0"))
+
+
+def stored_twice(history):
+    history.inbox.append(Stored(7, history.inbox[0].payload, "s0"))
+
+
+def out_of_order(history):
+    history.inbox = [entry._replace(position={1: 1, 2: 9, 4: 4}[entry.position]) for entry in history.inbox]
+    data = json.loads(history.log[13].payload)["data"] | {"position": 9}
+    rewrite(history, 13, data=data)
+    history.shown = {"v0": [line for line, _ in what_counts(history.log)[0]]}
+
+
+BAD = {
+    "is acknowledged and lost with the log": (lambda h: lose(h, 2), "was acknowledged to n0.1"),
+    "is acknowledged to a zombie": (
+        lambda h: h.acknowledged.append(Forger.told("n0.1", 3, 6)),
+        "offset 6 was acknowledged to n0.1 in epoch 3, and does not count",
+    ),
+    "is acknowledged and another": (
+        lambda h: h.acknowledged.append(Acknowledged("n0.1", 3, 4, {4: 1})),
+        "is another event",
+    ),
+    "was told of an end that is not there": (
+        lambda h: h.ended.append(Ended("n0.1", 3, 1, "failed")),
+        "was told that run 1 ended failed in epoch 3",
+    ),
+    "was told of an end of another status": (
+        lambda h: h.ended.__setitem__(1, Ended("n0.2", 8, 2, "completed")),
+        "was told that run 2 ended completed",
+    ),
+    "was told of a loss that is none": (lambda h: h.lost.append(Lost("n0.2", 8)), "nobody took it"),
+    "has two owners in one epoch": (lambda h: h.claimed.append(Claimed("n2.1", 5, 1)), "both own epoch 5"),
+    "has a stranger in an epoch": (
+        lambda h: rewrite(h, 11, data={"by": "n0.1"}),
+        "n0.1 wrote offset 7 in epoch 5, which belongs to n1.1",
+    ),
+    "has an epoch without an opening": (
+        lambda h: rewrite(h, 10, type="tick"),
+        "epoch 5 begins with tick",
+    ),
+    "has a run without an end": (lambda h: rewrite(h, 14, type="tick"), "run 1 has no terminal event"),
+    "has a last run without an end": (lambda h: rewrite(h, -1, type="tick"), "run 2 has no terminal event"),
+    "has two ends of a run": (two_terminal_events, "run 2 has ended, and goes on with exited"),
+    "leaves a run out": (
+        lambda h: [rewrite(h, index, run=3) for index in range(15, 20)],
+        "run 3 follows run 1",
+    ),
+    "recovers into a new run": (lambda h: rewrite(h, 16, type="recovered"), "run 2 begins with recovered"),
+    "has a command that is not recorded": (
+        lambda h: h.receipts.append(Receipt("c2", 7, "interrupted")),
+        "command c2 was applied at offset 7, where there is tick",
+    ),
+    "has a message that is acknowledged and lost": (
+        lambda h: h.sent.append(Sent("s0", "m3", 3)),
+        "message m3 was acknowledged at position 3, which holds nothing",
+    ),
+    "has a message that is stored twice": (stored_twice, "message m1 is stored 2 times"),
+    "has a message that is consumed twice": (consumed_twice, "message m1 was consumed again at offset 12"),
+    "has a message that is never consumed": (never_consumed, "message m6 at position 6 was never consumed"),
+    "has messages out of order": (out_of_order, "message m4 of s0 was consumed after a later one"),
+    "has a message that nobody sent": (lambda h: h.inbox.pop(0), "is not in the inbox"),
+    "has a cut that the log has not": (lambda h: h.cuts.append((9, 2, 15, 999)), "that the log has not"),
+    "lacks a cut in its record": (lambda h: h.cuts.pop(), "lacks the last cut"),
+    "is shown twice": (lambda h: h.shown["v1"].insert(3, h.shown["v1"][2]), "v1 showed"),
+    "is shown out of order": (
+        lambda h: h.shown["v1"].insert(3, h.shown["v1"].pop()),
+        "v1 showed",
+    ),
+    "is shown with a hole": (lambda h: h.shown["v1"].pop(4), "v1 showed"),
+    "is shown and not stored": (
+        lambda h: h.shown["v1"].append(Shown(999, 8, 2, 15, "tick", 0)),
+        "v1 showed offset 15 at position 999, which does not count",
+    ),
+    "is shown from a zombie": (lambda h: show(h, position=90, epoch=3), "v1 showed"),
+    "is shown as something else": (lambda h: show(h, digest=1), "v1 showed"),
+    "is not shown to the end": (lambda h: h.shown["v1"].pop(), "v1 never showed offset 14"),
+}
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_a_history_that(how):
+    forge, sentence = BAD[how]
+    history = copy.deepcopy(good())
+    forge(history)
+    found = check(history)
+    assert any(sentence in violation for violation in found), found
+
+
+def test_the_judges_disagree_when_one_of_them_is_wrong(monkeypatch):
+    from natsproc.protocol.ownership import Fold, Verdict
+
+    right = Fold.feed
+    monkeypatch.setattr(
+        Fold, "feed", lambda self, at, entry: Verdict.COUNTS if at == 80 else right(self, at, entry)
+    )
+    assert check(good()) == ["p0: the judges disagree about the entry at position 80"]

@@ -135,7 +135,14 @@ def notice(item: Notice) -> str:
     if item.type == "takeover":
         return f"{who} has a new owner: epoch {data.get('epoch', '?')}, run {data.get('run', '?')}"
     if item.type == "unreachable":
-        return f"the node {data.get('node', '')} of {who} does not answer; it may come back".replace(
-            "  ", " "
-        )
+        node = f"the node {data['node']}" if data.get("node") else "the node"
+        return f"{node} of {who} does not answer; it may come back. {way_out(who)}"
     return ""
+
+
+def way_out(name: str) -> str:
+    """Say how to go on with an unreachable process."""
+    return (
+        f"`natsproc kill {name}` ends its run; who starts it again under this id takes it over "
+        f"(`natsproc run --id {name} -- COMMAND`)"
+    )

@@ -63,6 +63,7 @@ def _facts(record: Found, found: Found, now: datetime) -> Iterator[tuple[str, st
     yield "parent", value(record.get("parent"))
     for name in ("started", "ended"):
         yield name, _ago(str(record.get(name) or ""), now)
+    yield "gone", _ago(str(record.get("unreachable_since") or ""), now)
     yield "epoch", value(found.get("epoch") or record.get("epoch"))
     yield "run", value(found.get("run") or record.get("run"))
     yield "offset", _offset(found)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from natsproc_cli import exits, options
+from natsproc_cli.describe import way_out
 from natsproc_cli.options import Target, run_async, with_target
 
 
@@ -33,12 +34,14 @@ def inspect(
                 _print(await process.inspect(stack=stack), output)
                 return 0
             except (AlreadyEnded, Unreachable) as error:
-                record = await process.record()
-                if record is None:
+                info = await process.info()
+                if info is None:
                     raise NoSuchProcess(f"no process {str(address)!r} is known here") from None
-                _print({"record": record.to_json()}, output)
-                exits.remark(str(error))
-                return 0 if record.ended else exits.FAILURE
+                ended = bool(info.record.ended)
+                known = info.to_json() | ({} if ended else {"state": "unreachable"})
+                _print({"record": known}, output)
+                exits.remark(str(error) if ended else f"{error}. {way_out(str(address))}")
+                return 0 if ended else exits.FAILURE
 
     return run_async(work())
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from natsproc_cli import exits
+from natsproc_cli.describe import way_out
 from natsproc_cli.durations import format_age
 from natsproc_cli.table import columns
 from natsproc_cli.terminal import (
@@ -162,7 +163,7 @@ class Listing:
         record = info.record
         return (
             self._name(info),
-            one_line(info.state) + (f" ({record.code})" if record.ended and record.code else ""),
+            _state(info),
             one_line(record.kind),
             _age(record.started, now),
             "-" if info.quiet is None else format_age(info.quiet),
@@ -179,6 +180,24 @@ class Listing:
             return line
         end = at + len(info.state)
         return line[:at] + paint(info.state, _COLOURS.get(info.state, "")) + line[end:]
+
+
+def _state(info: ProcessInfo) -> str:
+    """The state, with the exit code of what has ended, and since when an owner is gone."""
+    if info.gone and info.gone.since:
+        return f"{info.state} {format_age(info.gone.seconds)}"
+    code = info.record.code if info.record.ended else None
+    return one_line(info.state) + (f" ({code})" if code else "")
+
+
+def say_how_to_go_on(infos: Sequence[ProcessInfo]) -> None:
+    """Say on stderr what to do about those that are unreachable, if any are."""
+    names = [str(info.address) for info in infos if info.state == "unreachable"]
+    if names:
+        who = f"{names[0]} is" if len(names) == 1 else f"{len(names)} processes are"
+        exits.remark(
+            f"{who} unreachable, their node gone or cut off. {way_out(names[0] if len(names) == 1 else 'ID')}"
+        )
 
 
 def _age(since: str, now: datetime) -> str:

@@ -32,12 +32,16 @@ def ps(
     labels = options.labels(label)
 
     async def work() -> None:
-        from natsproc_cli.listing import Listing
+        from natsproc_cli.listing import Listing, say_how_to_go_on
 
         async with target.connect() as mesh:
             listing = Listing(mesh, target.namespace or mesh.namespace, all, kind, labels)
             if not watch:
-                sys.stdout.write(listing.write(await listing.read(), output))
+                infos = await listing.read()
+                sys.stdout.write(listing.write(infos, output))
+                sys.stdout.flush()
+                if output != "id":
+                    say_how_to_go_on(infos)
             elif output == "json":
                 await listing.print_changes()
             else:

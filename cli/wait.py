@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from natsproc_cli import exits, options
+from typing import TYPE_CHECKING
+
+from natsproc_cli import describe, exits, options
 from natsproc_cli.options import Target, run_async, with_target
 from natsproc_cli.tail import detached
+
+if TYPE_CHECKING:
+    from natsproc.protocol.messages import Notice
 
 
 @with_target
@@ -21,10 +26,14 @@ def wait(
     """
     from natsproc.errors import TimedOut
 
+    def told(item: Notice) -> None:
+        if item.type == "unreachable":
+            exits.remark(f"{id} is unreachable: {describe.notice(item)}")
+
     async def work() -> int:
         address = target.address(id)
         async with target.connect() as mesh:
-            end = await mesh.process(address).wait(timeout)
+            end = await mesh.process(address).wait(timeout, told=told)
         if output == "json":
             exits.print_json({"process": str(address), **end.to_json()})
         return end.code

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from natsproc.bus import streams
 from natsproc.bus.claims import insist
 from natsproc.bus.connection import Connection, Endpoint
-from natsproc.bus.liveness import answers
+from natsproc.bus.liveness import Gone, unreachable_among
 from natsproc.bus.registry import Registry
 from natsproc.bus.thread import IOThread
 from natsproc.errors import Closed, Error, NotAllowed
@@ -175,24 +175,18 @@ class Mesh:
     async def _list(
         self, namespace: str, ended: bool, kind: str | None, labels: dict[str, str]
     ) -> Sequence[ProcessInfo]:
-        records, leases = await asyncio.gather(
-            self.registry.list(None if namespace == "*" else namespace, ended=ended), self.registry.leases()
+        records = await self.registry.list(None if namespace == "*" else namespace, ended=ended)
+        return await self.infos([record for record in records if matches(record, kind, labels)])
+
+    async def infos(self, records: Sequence[Record]) -> Sequence[ProcessInfo]:
+        """What there is to say of these processes now. On the I/O thread."""
+        live = [record for record in records if not record.ended]
+        quiet, gone = await asyncio.gather(
+            self.registry.quiet(record.address for record in records),
+            unreachable_among(self.connection, self.names, live),
         )
-        chosen = [record for record in records if matches(record, kind, labels)]
-        doubtful = [r.address for r in chosen if not r.ended and r.node not in leases]
-        quiet, alive = await asyncio.gather(
-            self.registry.quiet(record.address for record in chosen),
-            # a lease can look expired after an outage of the bus; who answers is not gone
-            asyncio.gather(*(answers(self.connection, self.names, address) for address in doubtful)),
-        )
-        gone = {address for address, answered in zip(doubtful, alive, strict=True) if not answered}
         return [
-            ProcessInfo(
-                record,
-                "unreachable" if record.address in gone else record.state,
-                quiet.get(record.address),
-            )
-            for record in chosen
+            ProcessInfo(record, quiet.get(record.address), gone.get(record.address)) for record in records
         ]
 
     async def watch(self, *, namespace: str | None = None) -> AsyncIterator[tuple[Address, Record | None]]:
@@ -304,15 +298,24 @@ class ProcessInfo:
     """A process in a list."""
 
     record: Record
-    state: str  #: the record's, or `unreachable`
-    quiet: float | None  #: seconds since its last event, by the server's clock
+    quiet: float | None = None  #: seconds since its last event, by the server's clock
+    gone: Gone | None = None  #: since when its node holds no lease, if its owner cannot be reached
+
+    @property
+    def state(self) -> str:
+        """The record's, or `unreachable`."""
+        return "unreachable" if self.gone else self.record.state
 
     @property
     def address(self) -> Address:
         return self.record.address
 
     def to_json(self) -> dict[str, Any]:
-        return self.record.to_json() | {"state": self.state, "quiet": self.quiet}
+        return self.record.to_json() | {
+            "state": self.state,
+            "quiet": self.quiet,
+            "unreachable_since": (self.gone and self.gone.since) or None,  # by the server's clock
+        }
 
 
 def matches(record: Record, kind: str | None, labels: Mapping[str, str]) -> bool:

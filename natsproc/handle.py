@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from natsproc.bus import control, inbox
 from natsproc.errors import AlreadyEnded, Closed, ProcessFailed, TimedOut
-from natsproc.protocol.messages import EXITED, Command, Cursor, Event, Json, Receipt
+from natsproc.protocol.messages import EXITED, Command, Cursor, Event, Json, Notice, Receipt
 from natsproc.protocol.names import Address, new_token
 from natsproc.protocol.records import Record
 
@@ -18,7 +18,7 @@ from .sent import Sent
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from .client import Mesh
+    from .client import Mesh, ProcessInfo
     from .tail import Tail
 
 M = TypeVar("M", bound="BaseModel")
@@ -97,6 +97,11 @@ class ProcessHandle:
     async def record(self) -> Record | None:
         """What the registry says of it, live or ended."""
         return await self.mesh.io.call(self.mesh.registry.get(self.address))
+
+    async def info(self) -> ProcessInfo | None:
+        """The same with what `Mesh.list` says: whether its owner can be reached, and how long it is quiet."""
+        record = await self.record()
+        return None if record is None else (await self.mesh.io.call(self.mesh.infos([record])))[0]
 
     async def send(self, data: Json, *, id: str | None = None, kind: str = "message") -> Sent:
         """Leave a message in its inbox; returns once it is stored. Any JSON, or a pydantic model.
@@ -182,14 +187,22 @@ class ProcessHandle:
             raise AlreadyEnded(receipt.why)
         return receipt.data
 
-    async def wait(self, timeout: float | None = None) -> Exit:
-        """Return how its latest run ended, once it has. Raises: NoSuchProcess; TimedOut after `timeout` s."""
+    async def wait(
+        self, timeout: float | None = None, *, told: Callable[[Notice], object] = lambda notice: None
+    ) -> Exit:
+        """Return how its latest run ended, once it has; `told` hears of each notice meanwhile.
+
+        A run whose owner is gone has not ended: the notice `unreachable` says so, and waiting goes on until
+        another owner, or who kills it, ends it. Raises: NoSuchProcess; TimedOut after `timeout` s.
+        """
         tail = self.tail(n=1)
         try:
             async with asyncio.timeout(timeout):
                 async for item in tail:
                     if isinstance(item, Event) and item.type == EXITED:
                         return Exit.of(item)
+                    if isinstance(item, Notice):
+                        told(item)
         except TimeoutError:
             raise TimedOut(f"{self.address} still runs after {timeout:g} s") from None
         finally:

@@ -73,7 +73,7 @@ async def command(
                         return late
                     if clock() - silent_since > BACK_SECONDS:
                         raise Unreachable(
-                            f"the node of {address} does not answer: it is gone or cut off. `natsproc ps` shows more"
+                            f"the node of {address} does not answer: it is gone or cut off"
                         ) from None
                     await asyncio.sleep(
                         0.1

@@ -1,26 +1,73 @@
 """Whether a process's owner is still there, without comparing clocks. Protocol: section 6.
 
 A node that is gone is announced by the server when its lease expires. After an outage of the bus itself every
-lease looks expired, so nothing is believed that one lease later, and a ping, do not confirm.
+lease has just expired, so a node is only believed to be gone once it has not renewed its lease for another lease
+time, by the server's clock, or its process does not answer a ping.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
+from math import inf
+from typing import NamedTuple
 
 from nats.aio.msg import Msg
 
-from natsproc.errors import Closed, Error, NotAllowed
+from natsproc.errors import BadName, BadPayload, Closed, Error, NotAllowed
 from natsproc.protocol.messages import Command, Notice
-from natsproc.protocol.names import Address, Names, new_token
+from natsproc.protocol.names import Address, Names, check_name, new_token
+from natsproc.protocol.records import Lease, Record
 
+from .clock import seconds_between
 from .connection import Connection
 from .control import command
+from .history import History, StoredEntry
+from .kv import marker_of
 from .registry import Registry
 from .streams import LEASE_SECONDS
 
 PING_SECONDS = 1.0
+
+
+class Gone(NamedTuple):
+    """Since when a node holds no lease, by the server's clock."""
+
+    since: str = ""  #: RFC 3339; empty if that is longer ago than the server keeps
+    seconds: float = inf  #: ago
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may only be an outage of the bus, after which the node has not renewed its lease yet."""
+        return self.seconds <= LEASE_SECONDS
+
+
+def _gone(entry: StoredEntry | None, now: str) -> Gone | None:
+    """What the last entry of a lease says; None while the lease is held."""
+    if entry is None:
+        return Gone()
+    if not marker_of(entry.headers or {}):
+        with suppress(BadPayload):
+            if not Lease.parse(entry.payload).goodbye:
+                return None
+    return Gone(entry.time, max(0.0, seconds_between(entry.time, now)))
+
+
+async def nodes_gone(connection: Connection, names: Names, nodes: Collection[str]) -> dict[str, Gone]:
+    """Which of these nodes hold no lease. Raises: ReadFailed, and what `Connection.request` raises."""
+    leases = History(connection, f"KV_{names.leases}")
+    subjects: dict[str, str] = {}
+    for node in nodes:
+        with suppress(BadName):  # what cannot be a node holds none
+            subjects[f"$KV.{names.leases}.{check_name(node, 'node')}"] = node
+    now, last = await asyncio.gather(leases.now(), leases.last_of(list(subjects)))
+    unknown = [subject for subject in subjects if subject not in last]  # to the replica that answered
+    asked = await asyncio.gather(*(leases.last_from_leader(subject) for subject in unknown))
+    found = dict(zip(unknown, asked, strict=True)) | last
+    state: dict[str, Gone | None] = dict.fromkeys(nodes, Gone())
+    state |= {node: _gone(found[subject], now) for subject, node in subjects.items()}
+    return {node: gone for node, gone in state.items() if gone}
 
 
 async def answers(connection: Connection, names: Names, address: Address) -> bool:
@@ -30,6 +77,29 @@ async def answers(connection: Connection, names: Names, address: Address) -> boo
         return (await command(connection, names, address, ping, timeout=PING_SECONDS)).applied
     except Error:
         return False
+
+
+async def _is_lost(connection: Connection, names: Names, record: Record) -> bool:
+    """Whether a process whose node holds no lease is silent, too, and has not ended meanwhile."""
+    if await answers(connection, names, record.address):
+        return False
+    again = await Registry(connection, names).get(record.address)
+    return again is not None and not again.ended and again.node == record.node
+
+
+async def unreachable_among(
+    connection: Connection, names: Names, records: Collection[Record]
+) -> dict[Address, Gone]:
+    """Which of these live processes nobody owns any more, and since when. Raises: as `nodes_gone`.
+
+    Leases answer for nearly all; only where one has just expired is the process asked.
+    """
+    gone = await nodes_gone(connection, names, {record.node for record in records})
+    suspects = [record for record in records if record.node in gone]
+    doubtful = [record for record in suspects if gone[record.node].doubtful]
+    lost = await asyncio.gather(*(_is_lost(connection, names, record) for record in doubtful))
+    alive = {record.address for record, is_lost in zip(doubtful, lost, strict=True) if not is_lost}
+    return {record.address: gone[record.node] for record in suspects if record.address not in alive}
 
 
 async def unreachable(connection: Connection, names: Names, address: Address) -> AsyncIterator[Notice]:
@@ -62,13 +132,10 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
                 record = await registry.get(address)
                 if record is None or record.ended or said == (record.node, record.epoch):
                     continue
-                if await registry.lease(record.node) is None and not await answers(
-                    connection, names, address
-                ):
-                    again = await registry.get(address)  # it may have ended meanwhile
-                    if again is not None and not again.ended and again.node == record.node:
-                        said = (record.node, record.epoch)
-                        yield Notice("unreachable", {"node": record.node, "epoch": record.epoch}, address)
+                lost = await registry.lease(record.node) is None and await _is_lost(connection, names, record)
+                if lost:
+                    said = (record.node, record.epoch)
+                    yield Notice("unreachable", {"node": record.node, "epoch": record.epoch}, address)
             except (NotAllowed, Closed):
                 return
             except Error:

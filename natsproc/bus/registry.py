@@ -24,7 +24,7 @@ from .connection import Connection
 from .handoff import Handoff
 from .history import History
 from .kv import Bucket, Conflict, marker_of
-from .streams import LEASE_SECONDS
+from .streams import LEASE_SECONDS, MARKER_SECONDS
 
 RENEW_SECONDS = 1.0
 
@@ -94,16 +94,6 @@ class Registry:
                 if (record := parse_record(value.payload)) is not None:
                     records[key] = record
         return sorted(records.values(), key=lambda r: (r.address.namespace, r.started, r.address.id))
-
-    async def leases(self) -> dict[str, Lease]:
-        """The nodes that hold a lease, by name."""
-        leases = {}
-        for key, value in (await self._leases.all()).items():
-            try:
-                leases[key] = Lease.parse(value.payload)
-            except BadPayload:
-                continue
-        return leases
 
     async def lease(self, node: str) -> Lease | None:
         """The lease of one node, read from the leader; None once it has expired or said goodbye."""
@@ -221,4 +211,4 @@ class LeaseKeeper:
             self._task.cancel()
         if self._connection.connected:
             with suppress(Error):
-                await self._bucket.purge(self.lease.node)
+                await self._bucket.purge(self.lease.node, ttl=MARKER_SECONDS)

@@ -14,6 +14,7 @@ from natsproc.protocol.names import Names
 from .connection import ApiError, Connection
 
 LEASE_SECONDS = 4
+MARKER_SECONDS = 7 * 86400  #: for which the server knows since when a lease is gone
 DEDUPLICATION_SECONDS = 120
 ELECTION_SECONDS = 15.0  #: for which a cluster may be without a leader
 _NOT_FOUND = 10059
@@ -53,6 +54,7 @@ def configurations(
             "dest": f"{p}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.delivered.{{{{wildcard(3)}}}}",
         },
         "allow_direct": True,
+        "allow_msg_ttl": True,
         "max_consumers": 100_000,
         "duplicate_window": DEDUPLICATION_SECONDS * _SECOND,
     }
@@ -65,7 +67,7 @@ def configurations(
     leases = _bucket(base, names.leases) | {
         "republish": {"src": f"$KV.{names.leases}.*", "dest": f"{p}._nodes.{{{{wildcard(1)}}}}.lease"},
         "allow_msg_ttl": True,
-        "subject_delete_marker_ttl": 60 * _SECOND,
+        "subject_delete_marker_ttl": MARKER_SECONDS * _SECOND,
     }
     return [events, inbox, _bucket(base, names.claims), registry, _bucket(base, names.ended), leases]
 
@@ -86,11 +88,13 @@ def _bucket(base: dict[str, Any], name: str) -> dict[str, Any]:
 
 # What an operator may choose without breaking us; everything else has to be as configured.
 _FREE = {"storage", "num_replicas", "max_consumers", "duplicate_window"}
+# What an older natsproc or server did not give our streams, and `setup` may add.
+_ADDED = {"allow_batched", "allow_msg_ttl", "subject_delete_marker_ttl"}
 
 
-def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """What in `found` we cannot work with, one sentence each."""
-    wrong = []
+def differences(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
+    """What in `found` we cannot work with: the setting, and a part of a sentence on it."""
+    wrong = {}
     for key, value in wanted.items():
         if key in _FREE:
             continue
@@ -98,7 +102,7 @@ def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
         if isinstance(value, dict):
             actual = {k: v for k, v in (actual or {}).items() if k in value}
         if (actual or None) != (value or None):
-            wrong.append(f"{key} is {actual!r}, not {value!r}")
+            wrong[key] = f"{key} is {actual!r}, not {value!r}"
     return wrong
 
 
@@ -151,9 +155,12 @@ async def check(connection: Connection, names: Names) -> None:
 
 def _refuse_mismatch(wanted: dict[str, Any], found: dict[str, Any]) -> None:
     if wrong := differences(wanted, found):
+        way_out = "Change it, or use another mesh with --prefix"
+        if wrong.keys() <= _ADDED:
+            way_out = "An older natsproc or server made it: `natsproc setup` adds what is missing"
         raise MeshMismatch(
             f"stream {wanted['name']} exists with settings that natsproc cannot work with, and was left alone: "
-            f"{'; '.join(wrong)}. Change it, or use another mesh with --prefix"
+            f"{'; '.join(wrong.values())}. {way_out}"
         )
 
 
@@ -162,8 +169,8 @@ async def setup(
 ) -> list[str]:
     """Make what the mesh lacks, and return the names of what was made.
 
-    What exists is checked and never altered, with one exception: after a server upgrade, fast ingest is
-    allowed on our own event stream. Raises: MeshMismatch, NotAllowed, ServerUnfit.
+    What exists is checked and never altered, with one exception: what an older natsproc or server did not give
+    our own streams is added. Raises: MeshMismatch, NotAllowed, ServerUnfit.
     """
     made = []
     for config in configurations(names, connection.server_version, replicas=replicas, storage=storage):
@@ -176,11 +183,8 @@ async def setup(
                 if error.err_code != _EXISTS:  # somebody else was faster
                     raise
                 info = await connection.api(f"STREAM.INFO.{config['name']}")
-        elif config.get("allow_batched") and differences(config, info["config"]) == [
-            "allow_batched is None, not True"
-        ]:
-            info = await connection.api(
-                f"STREAM.UPDATE.{config['name']}", info["config"] | {"allow_batched": True}
-            )
+        elif (missing := differences(config, info["config"]).keys()) and missing <= _ADDED:
+            grown = info["config"] | {name: config[name] for name in missing}
+            info = await connection.api(f"STREAM.UPDATE.{config['name']}", grown)
         _refuse_mismatch(config, info["config"])
     return made

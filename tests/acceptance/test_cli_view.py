@@ -335,3 +335,36 @@ def test_a_watched_list_that_nobody_reads_ends(cli: Cli, options: list[str]) -> 
         assert watching.stdout.readline()
         watching.stdout.close()
         assert watching.wait(30) == 0
+
+
+def test_what_is_unreachable_is_said_with_the_way_out(cli: Cli) -> None:
+    with cli.owner("await proc.receive()", "gone", labels={"test": "gone"}) as process:
+        pass
+    assert process.poll() is not None  # killed
+
+    def listed() -> bool:
+        return "unreachable" in cli.ok("ps", "-l", "test=gone")
+
+    wait_for(listed, 20, "unreachable")
+    shown = cli("ps", "-l", "test=gone")
+    assert re.search(r"^gone +unreachable \d+s ", shown.stdout, re.MULTILINE)
+    assert shown.stderr.count("\n") == 1
+    for way in ("natsproc kill gone", "natsproc run --id gone --"):
+        assert way in shown.stderr
+    (row,) = cli.json("ps", "-l", "test=gone")
+    assert row["state"] == "unreachable"
+    assert row["unreachable_since"].endswith("Z")
+    inspected = cli("inspect", "gone", "-o", "json")
+    assert inspected.returncode == 1
+    assert json.loads(inspected.stdout)["record"]["state"] == "unreachable"
+    assert "natsproc kill gone" in inspected.stderr
+    assert "unreachable" in cli("inspect", "gone").stdout.splitlines()[0]
+    with cli.started("wait", "gone", "--timeout", "3s") as waiting:
+        _, said = waiting.communicate(timeout=30)
+    assert waiting.returncode == 124
+    assert said.decode().count("is unreachable") == 1
+    with cli.started("tail", "gone") as tail:
+        assert tail.stderr
+        line = tail.stderr.readline().decode()
+    assert "does not answer" in line
+    assert "natsproc kill gone" in line

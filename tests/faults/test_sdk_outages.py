@@ -173,6 +173,7 @@ async def test_a_node_that_only_lost_its_lease_is_not_called_unreachable(server)
 
             for _ in range(3):
                 await mesh.io.call(lose())
+                assert [info.state for info in await viewer.list()] == ["running"]
                 await proc.flush()
                 assert (await viewer.process("alive").ping()).applied
                 await asyncio.sleep(0.3)

@@ -44,3 +44,22 @@ async def test_no_jetstream_and_no_server_are_told_apart(tmp_path):
 async def test_a_server_that_is_too_old_says_so(tmp_path):
     with running(tmp_path, "2.10.26") as server, pytest.raises(ServerUnfit, match="too old"):
         await Connection.open(Endpoint((server.url,)))
+
+
+@pytest.mark.parametrize("version", [OLDEST, None])
+async def test_setup_adds_what_an_older_natsproc_did_not_make(tmp_path, version):
+    with running(tmp_path, version) as server:
+        connection = await Connection.open(Endpoint((server.url,), sender="tester"))
+        names = Names()
+        for config in streams.configurations(names, connection.server_version):
+            older = {name: value for name, value in config.items() if name != "allow_msg_ttl"}
+            if config["name"] == f"KV_{names.leases}":
+                older = config | {"subject_delete_marker_ttl": 60_000_000_000}
+            await connection.api(f"STREAM.CREATE.{config['name']}", older)
+        with pytest.raises(MeshMismatch, match=r"PROC_INBOX.*allow_msg_ttl.*natsproc setup"):
+            await streams.check(connection, names)
+        assert await streams.setup(connection, names) == []
+        await streams.check(connection, names)
+        headers = {"Nats-TTL": "1"}
+        await connection.store("proc.default.a.inbox.tester", b"1", headers=headers)
+        await connection.close()

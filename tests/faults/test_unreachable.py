@@ -1,0 +1,140 @@
+"""Owners that are gone, and those that only look as if they were."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from test_sdk_faults import appears, make_mesh, start_owner, stop
+
+import natsproc
+from natsproc.bus import liveness
+
+NOTICED = 6.0  #: seconds
+
+
+async def notices(handle, seen):
+    async for item in handle.tail(n=1):
+        if isinstance(item, natsproc.Notice):
+            seen.append((time.monotonic(), item))
+
+
+async def until(condition, timeout=20.0):
+    async with asyncio.timeout(timeout):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "just after a restart of the server"])
+async def test_a_killed_owner_is_noticed_within_six_seconds(server, restarted):
+    await make_mesh(server.url)
+    async with natsproc.connect(server.url, sender="viewer") as mesh:
+        child = await start_owner(server.url, 10)
+        try:
+            handle = await appears(mesh, "owner")
+            seen = []
+            watching = asyncio.create_task(notices(handle, seen))
+            waiting = asyncio.create_task(handle.wait(told=lambda notice: seen.append((0, notice))))
+            await handle.ping()
+            if restarted:
+                await asyncio.to_thread(server.restart)
+                assert (await handle.ping(timeout=20)).applied  # it is back itself
+            killed = time.monotonic()
+            child.kill()
+
+            async def listed():
+                return [info.state for info in await mesh.list()] == ["unreachable"]
+
+            await until(listed)
+            assert time.monotonic() - killed < NOTICED
+            await until(lambda: asyncio.sleep(0, sum(item.type == "unreachable" for _, item in seen) == 2))
+            assert max(at for at, item in seen if item.type == "unreachable") - killed < NOTICED
+            assert not waiting.done()
+            assert not watching.done()
+            async with mesh.own("owner"):
+                pass
+            assert (await asyncio.wait_for(waiting, 20)).status == "completed"
+            await asyncio.wait_for(watching, 20)
+            assert [item.type for _, item in seen].count("unreachable") == 2  # each of them said it once
+        finally:
+            await stop(child)
+
+
+async def test_who_is_gone_for_longer_than_a_lease_is_not_asked(server, monkeypatch):
+    await make_mesh(server.url)
+    asked = []
+    answers = liveness.answers
+
+    async def counted(*args):
+        asked.append(args[-1])
+        return await answers(*args)
+
+    monkeypatch.setattr(liveness, "answers", counted)
+    async with natsproc.connect(server.url, sender="viewer") as mesh, mesh.own("alive"):
+        child = await start_owner(server.url, 1)
+        try:
+            await appears(mesh, "owner")
+        finally:
+            await stop(child)
+
+        async def state():
+            (info,) = [info for info in await mesh.list() if info.address.id == "owner"]
+            return info
+
+        async def gone(seconds=0.0):
+            info = await state()
+            return info.gone is not None and info.gone.seconds > seconds
+
+        await until(gone)
+        since = (await state()).gone.since
+        assert asked  # as it has only just gone
+        await until(lambda: gone(liveness.LEASE_SECONDS))
+        asked.clear()
+        started = time.monotonic()
+        info = await state()
+        assert time.monotonic() - started < liveness.PING_SECONDS
+        assert (info.gone.since, info.to_json()["unreachable_since"]) == (since, since)
+        assert {info.address.id: info.state for info in await mesh.list()}["alive"] == "running"
+        # longer than the server keeps markers
+        stream = f"KV_{mesh.names.leases}"
+        subject = f"$KV.{mesh.names.leases}.{info.record.node}"
+        await mesh.io.call(mesh.connection.api(f"STREAM.PURGE.{stream}", {"filter": subject}))
+        info = await state()
+        assert (info.state, info.to_json()["unreachable_since"]) == ("unreachable", None)
+        assert not asked
+
+
+async def test_nobody_is_called_unreachable_after_an_outage_longer_than_a_lease(server):
+    await make_mesh(server.url)
+    async with (
+        natsproc.connect(server.url, sender="owner") as mesh,
+        natsproc.connect(server.url, sender="viewer") as viewer,
+    ):
+        seen = []
+        async with mesh.own("alive"):
+            watching = asyncio.create_task(notices(viewer.process("alive"), seen))
+            await viewer.process("alive").ping()
+            await asyncio.to_thread(server.kill)
+            await asyncio.sleep(liveness.LEASE_SECONDS + 1.5)
+            await asyncio.to_thread(server.start)
+            back = time.monotonic()
+            while time.monotonic() - back < liveness.LEASE_SECONDS + 3:
+                assert [info.state for info in await viewer.list()] == ["running"]
+                await asyncio.sleep(0.1)
+        await asyncio.wait_for(watching, 20)
+        assert [item.type for _, item in seen] == ["caught_up", "ended"]
+
+
+async def test_a_clean_stop_is_noticed_at_once(server):
+    await make_mesh(server.url)
+    async with natsproc.connect(server.url, sender="viewer") as viewer:
+        mesh = await natsproc.connect(server.url, sender="owner").__aenter__()
+        owning = mesh.own("tidy")
+        await owning.__aenter__()
+        waiting = asyncio.create_task(viewer.process("tidy").wait())
+        await viewer.process("tidy").ping()
+        await mesh.__aexit__(None, None, None)
+        ended = await asyncio.wait_for(waiting, 1)
+        assert (ended.status, await viewer.list()) == ("cancelled", [])
+        await owning.__aexit__(None, None, None)

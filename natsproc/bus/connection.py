@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -26,6 +26,7 @@ OLDEST = (2, 11)
 CONNECT_TIMEOUT = 5.0
 REFUSED_TIMEOUT = 1.0  # where nothing listens, waiting longer helps nobody
 REQUEST_TIMEOUT = 5.0
+RECONNECT_WAIT = 0.1
 
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription) to \\?\"([^\"\\]+)", re.IGNORECASE)
 
@@ -60,6 +61,21 @@ class Endpoint:
     options: dict[str, Any] = field(default_factory=dict)  #: user, password, token, tls … for nats-py
     domain: str | None = None  #: JetStream domain
     origin: str = ""  #: for people: where this choice came from, as in "NATS_URL"
+    look: Callable[[], tuple[str, str]] | None = field(default=None, compare=False)
+    """Where a server that may move is now, and its name; asked before every attempt to connect again."""
+
+
+class _Client(Client):
+    """nats-py's client, but it turns away from a stranger where the server that it looks for has been."""
+
+    look: Callable[[], tuple[str, str]] | None = None
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if self.look and initial_connection and info.get("server_name") != self.look()[1]:
+            assert self._transport
+            self._transport.close()  # type: ignore[no-untyped-call]  # before anything was said
+            raise nats.errors.Error("the nats-server there is a stranger, not the embedded one")
+        await super()._process_info(info, initial_connection)
 
 
 class Connection:
@@ -68,7 +84,8 @@ class Connection:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.sender = endpoint.sender
-        self.nc = Client()
+        self.nc = _Client()
+        self.nc.look = endpoint.look
         self.closed = asyncio.Event()
         self.reads = asyncio.Semaphore(2)  #: long reads of a stream take turns (history.py)
         self._up = asyncio.Event()
@@ -100,7 +117,8 @@ class Connection:
                     reconnected_cb=self._on_reconnect,
                     closed_cb=self._on_closed,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.1,  # type: ignore[arg-type]
+                    reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]
+                    reconnect_to_server_handler=self._look_again if endpoint.look else None,
                     connect_timeout=2,
                     ping_interval=10,
                     max_outstanding_pings=2,
@@ -123,6 +141,12 @@ class Connection:
         for prefix in (client_inbox(self.sender), node_inbox(self.sender)):
             await self.nc.subscribe(f"{prefix}.{self._token}.>", cb=self._on_reply)
         return self
+
+    def _look_again(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:
+        """Choose where to connect again; a server that has moved is the only one in the pool from the next time on."""
+        assert self.endpoint.look
+        self.nc.set_server_pool([self.endpoint.look()[0]])
+        return None, RECONNECT_WAIT
 
     async def _abandon(self) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from natsproc.access import Credential, local_sender
 from natsproc.bus.connection import Endpoint
-from natsproc.errors import BadName, BadPayload, NoServer, NotAllowed
+from natsproc.errors import BadName, BadPayload, Error, NoServer, NotAllowed
 from natsproc.protocol.names import check_name, sanitize
 
 from .home import Home, State
@@ -62,7 +63,14 @@ def find(
 
 def endpoint_of(home: Home, state: State, *, creds: str | None = None, sender: str | None = None) -> Endpoint:
     """The embedded server of a home, by its local credential or another one."""
-    own = Endpoint((state.url,), creds=creds or str(home.creds), origin="the embedded server")
+
+    def look() -> tuple[str, str]:
+        now = None
+        with suppress(Error):  # it is asked for again
+            now = home.load()
+        return (now or state).url, (now or state).name
+
+    own = Endpoint((state.url,), creds=creds or str(home.creds), origin="the embedded server", look=look)
     return _with_sender(own, sender)
 
 

@@ -1,5 +1,6 @@
 """The embedded server through kills, reboots, hang-ups and many starters at once."""
 
+import asyncio
 import contextlib
 import os
 import pty
@@ -8,12 +9,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psutil
 import pytest
 from harness import binary, wait_for
 from homes import NATSPROC, a_home, connect, is_gone, natsproc, servers_of
+from wrapping import DEADLINE
 
+import natsproc as sdk
 from natsproc.errors import Error, NoServer
 from natsproc.protocol.names import Address, Names
 from natsproc.server import embedded
@@ -204,3 +208,42 @@ def test_a_command_waits_for_a_server_that_is_being_started(home):
             time.sleep(0.2)  # no condition to wait for: it must not have answered
             assert not embedded_stop_and_go.done()
         assert embedded_stop_and_go.result(10).servers == (embedded.status(home)["url"],)
+
+
+async def test_a_server_that_has_moved_is_found_and_a_stranger_in_its_place_is_told_nothing(home):
+    embedded.start(home)
+    heard: list[bytes] = []
+
+    async def stranger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b'INFO {"server_name":"stranger","version":"2.11.0","headers":true,"max_payload":9999}\r\n'
+        )
+        heard.append(await reader.read(1000))
+        writer.close()
+
+    async with sdk.connect() as mesh, sdk.connect() as viewer, mesh.own("movable") as proc:
+        tail = viewer.process("movable").tail(types=["log"])
+        await anext(tail)  # caught up
+        port = home.load().port
+        await asyncio.to_thread(embedded.stop, home)
+        async with await asyncio.start_server(stranger, "127.0.0.1", port), asyncio.timeout(DEADLINE):
+            while len(heard) < 6:
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(embedded.start, home)
+            assert home.load().port != port
+            await proc.log("moved")
+            await proc.flush()
+            while (item := await anext(tail)).type != "log":
+                pass
+            assert item.data["text"] == "moved"
+            assert viewer.url == home.load().url
+    assert set(heard) == {b""}
+
+
+def test_a_stranger_in_the_place_of_our_server_is_not_taken_for_it(home):
+    """As when it took the port while nats-server was being started again."""
+    embedded.start(home)
+    endpoint = find()
+    home.save(replace(home.load(), name="another"))
+    with pytest.raises(NoServer, match="stranger"):
+        sdk.Mesh(lambda: endpoint, Names(), "default").open()

@@ -18,6 +18,8 @@ BAR = 20
 def describe(event: Event) -> str:
     """Say what an event says, without its time and type."""
     data = event.data
+    if isinstance(data, Mapping) and event.type == "turn_began":
+        return f"turn {event.offset}" + (f" for {value(data['sender'])}" if data.get("sender") else "")
     if isinstance(data, Mapping) and (say := _SENTENCES.get(event.type)):
         return say(data)
     return value(data)
@@ -63,7 +65,14 @@ def _refused(data: Data) -> str:
 
 def _received(data: Data) -> str:
     said = value(data["data"]) if "data" in data else f"message {value(data.get('message'))}"
-    return f"from {value(data.get('sender'))}: {said}"
+    return f"from {value(data.get('sender'))}: {said}" + (
+        f" ({value(data['when'])})" if "when" in data else ""
+    )
+
+
+def _turn_ended(data: Data) -> str:
+    error = f": {value(data['error'])}" if data.get("error") else ""
+    return f"turn {value(data.get('turn'))} {value(data.get('status'))}{error}"
 
 
 def _exited(data: Data) -> str:
@@ -110,6 +119,7 @@ _SENTENCES: Mapping[str, Callable[[Data], str]] = {
     "recovered": _started,
     "received": _received,
     "replied": lambda data: f"to {value(data.get('sender'))}: {value(data.get('data'))}",
+    "turn_ended": _turn_ended,
     "interrupted": _commanded,
     "paused": _commanded,
     "resumed": _commanded,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,12 +25,17 @@ def send(
     eof: Annotated[bool, typer.Option("--eof", help="End the input of a command, after the text.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the process has taken it.")] = False,
     timeout: options.Timeout = None,
+    when: Annotated[
+        Literal["idle", "next", "now"] | None,
+        typer.Option(help="Land after the turn under way, at its next boundary, or now, interrupting it."),
+    ] = None,
     output: options.Output = "text",
 ) -> None:
     """Leave a message in a process's inbox, or text for a command's stdin.
 
     Returns once the message is stored; with --wait once the process has taken it: 5 if it ended without,
-    124 after the --timeout.
+    124 after the --timeout. What the process does not allow lands at the nearest gentler time that it does; 5 if
+    there is none.
     """
     if not text and not eof:
         raise exits.Usage("say what to send: TEXT, - for stdin, or --eof")
@@ -45,7 +50,7 @@ def send(
         async with target.connect() as mesh:
             process = mesh.process(address)
             for data, kind in messages:
-                sent = await process.send(data, kind=kind)
+                sent = await process.send(data, kind=kind, when=when)
                 _print(address, sent, await sent.consumed(timeout=timeout) if wait else None, output)
 
     run_async(work())
@@ -64,6 +69,7 @@ def _print(address: object, sent: Sent, taken: Taken | None, output: str) -> Non
         more = {"offset": taken.offset, "when": taken.when} if taken else {}
         exits.print_json({"process": str(address), "id": sent.id, "position": sent.position, **more})
     elif taken:
-        print(f"{address}: took message {sent.id} (event {taken.offset})", flush=True)
+        how = "" if taken.when == "idle" else f", landed {taken.when}"
+        print(f"{address}: took message {sent.id} (event {taken.offset}{how})", flush=True)
     else:
         print(f"{address}: stored as message {sent.id}", flush=True)

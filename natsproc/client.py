@@ -19,6 +19,7 @@ from natsproc.bus.liveness import Gone, unreachable_among
 from natsproc.bus.registry import Registry
 from natsproc.bus.thread import IOThread
 from natsproc.errors import Closed, Error, NotAllowed
+from natsproc.protocol.landing import When
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, Address, Names, check_name
 from natsproc.protocol.records import Record
 
@@ -249,22 +250,24 @@ class Mesh:
         parent: str = "",
         restart: bool = False,
         when_full: WhenFull = "wait",
+        allow: Sequence[When] = (),
     ) -> AsyncIterator[Process]:
         """Give the code inside an address: `async with mesh.own("order-42") as proc: …`.
 
         Leaving it writes the one terminal event: completed, failed, interrupted, cancelled or killed. A message
-        that nobody sent is never lost: what came before is waiting in the inbox.
+        that nobody sent is never lost: what came before is waiting in the inbox. `allow`: see `natsproc.process`.
 
         While the server is away, what is written is kept in memory, up to 20,000 events or 32 MiB for all that runs
         here. Above that, writing waits; `when_full="spool"` has up to 1 GiB of it wait on disk before; with "drop"
         it is dropped, and a stored `dropped` event says in its place how much.
 
-        Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, NotAllowed; and Interrupted, when it
+        Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, BadPayload (`allow`), NotAllowed; and
+        Interrupted, when it
         was interrupted outside any scope.
         """
         from .functions import new_spec, owned
 
-        spec = new_spec(self, id, kind, labels, parent, restart, when_full)
+        spec = new_spec(self, id, kind, labels, parent, restart, when_full, allow)
         async with owned(self, spec) as proc:
             yield proc
 
@@ -286,10 +289,10 @@ class Mesh:
         A plain function runs in a thread of its own, with a BlockingProcess. Raises as `own`, and whatever the
         function raises.
         """
-        from .functions import kind_of, new_spec, run_on, when_full_of
+        from .functions import allow_of, kind_of, new_spec, run_on, when_full_of
 
         full = when_full_of(function, when_full)
-        spec = new_spec(self, id, kind_of(function, kind), labels, parent, restart, full)
+        spec = new_spec(self, id, kind_of(function, kind), labels, parent, restart, full, allow_of(function))
         return await run_on(self, spec, function, args, kwargs)
 
 

@@ -25,7 +25,11 @@ for code that never awaits, `HardInterrupt`; and `Cancelled` (the last two are n
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from natsproc.protocol.messages import Message
+    from natsproc.turns import Partial
 
 
 class Error(Exception):
@@ -148,8 +152,11 @@ class Interrupted(Exception):
     """Somebody asked the process to stop what it is doing, as Ctrl-C does.
 
     `reason` is for people, `message` says what to do instead (any JSON, or None), `sender` asked,
-    `command` is the id of the command.
+    `command` is the id of the command. If a message that was to land now did it, `received` is that message.
     """
+
+    partial: Partial | None = None  #: once it has ended a turn: what was said in it and is stored
+    received: Message | None = None
 
     def __init__(self, reason: str = "", *, message: Any = None, sender: str = "", command: str = "") -> None:
         super().__init__(reason or "interrupted")

@@ -10,17 +10,20 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc.bus.spool import DEFAULT_SIZE
-from natsproc.errors import AlreadyEnded, BadName, Cancelled, Closed, Error, Interrupted, OwnershipLost
-from natsproc.protocol.messages import Command, Outcome
+from natsproc.errors import AlreadyEnded, BadName, Closed, Error, Interrupted, OwnershipLost
+from natsproc.protocol.landing import When
+from natsproc.protocol.messages import Command, Message, Outcome
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_name, choose_kind, new_id
 
+from .endings import how
 from .hosted import STOP_SECONDS, Hosted
 from .interruptions import Interruptions
+from .mailbox import record
 from .node import Spec, WhenFull
 from .owner import BlockingProcess, Process
 
@@ -32,16 +35,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 KILL_SECONDS = 2.0
 
 
-def process(function: F | None = None, *, kind: str | None = None, when_full: WhenFull = "wait") -> Any:
+def process(
+    function: F | None = None,
+    *,
+    kind: str | None = None,
+    when_full: WhenFull = "wait",
+    allow: Sequence[When] = (),
+) -> Any:
     """Mark a function as one that runs as a process; its name is the kind unless `kind` is given.
 
-    `when_full` says what happens to what it writes while the server is away: see `Mesh.own`. The function stays what it was and takes the process as its first argument: a `Process` if it is a
+    `when_full` says what happens to what it writes while the server is away: see `Mesh.own`. `allow` says when messages
+    may land while it is in a turn: `idle` (after it), `next` (at its next boundary), `now` (interrupting it); all three
+    unless said. The function stays what it was and takes the process as its first argument: a `Process` if it is a
     coroutine function, a `BlockingProcess` if it is a plain one. Raises: BadName.
     """
 
     def mark(function: F) -> F:
         function.natsproc_kind = kind_of(function, kind)  # type: ignore[attr-defined]
         function.natsproc_when_full = when_full  # type: ignore[attr-defined]
+        function.natsproc_allow = tuple(allow)  # type: ignore[attr-defined]
         return function
 
     return mark if function is None else mark(function)
@@ -65,8 +77,10 @@ class PythonTarget:
 
     def __init__(self, hosted: Hosted, loop: asyncio.AbstractEventLoop | None) -> None:
         self.hosted = hosted
-        self.interruptions = Interruptions(loop, on_scope_exit=self._interrupted)
+        self.interruptions = Interruptions(loop, on_scope_exit=self._interrupted, on_raise=self._bring)
+        self.interruptions.takes_turns = bool(hosted.spec.allow)
         self.killed = False
+        hosted.mailbox.interrupt = self._land
 
     def _interrupted(self, interrupt: Interrupted) -> None:
         """Record it where the code stops, before what the code says of it."""
@@ -78,6 +92,20 @@ class PythonTarget:
             except Error:
                 pass  # the receipt says so
 
+    def _land(self, message: Message) -> None:
+        """A message is to land now, on the I/O thread."""
+        what = Interrupted("a message", sender=message.sender, command=message.id)
+        what.received = message
+        self.interruptions.interrupt(what, whole=False)
+
+    def _bring(self, interrupt: Interrupted) -> None:
+        """Give what is raised the message that did it, unless it has to wait for others, or somebody has it."""
+        message, interrupt.received = interrupt.received, None
+        if message is not None and self.hosted.mailbox.take_now(message):
+            interrupt.received, interrupt.message = message, message.data
+            with suppress(Error):  # then it is nobody's business any more
+                record(self.hosted.log, message, "now")
+
     async def apply(self, command: Command) -> Outcome:
         """Do what the command says, on the I/O thread, and return when it has taken effect."""
         interruptions = self.interruptions
@@ -87,7 +115,8 @@ class PythonTarget:
                 what = Interrupted(
                     command.reason, message=command.message, sender=command.sender, command=command.id
                 )
-                future = interruptions.interrupt(what, hard=command.hard)
+                whole = not interruptions.takes_turns
+                future = interruptions.interrupt(what, hard=command.hard, turn=command.turn, whole=whole)
             case "pause":
                 future = interruptions.pause()
             case "resume":
@@ -119,13 +148,18 @@ class PythonTarget:
 
     async def inspect(self, stack: bool) -> dict[str, Any]:
         """Whether it is paused, how long its loop has not turned, and where its code is."""
-        state: dict[str, Any] = {"paused": self.interruptions.paused}
+        state: dict[str, Any] = {"paused": self.interruptions.paused, "turns": self.interruptions.turns()}
         age = self.interruptions.loop_age()
         if age is not None:
             state["loop_age"] = round(age, 3)
         if stack:
             state["stack"] = self.interruptions.stacks()
         return state
+
+
+def allow_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    """When messages may land in a function, as its mark says; empty if it does not."""
+    return getattr(function, "natsproc_allow", ())
 
 
 def new_spec(
@@ -136,6 +170,7 @@ def new_spec(
     parent: str,
     restart: bool,
     when_full: WhenFull,
+    allow: Sequence[str] = (),
 ) -> Spec:
     """What a process of Python code is to be. Raises: BadName."""
     check_name(kind, "kind")
@@ -145,26 +180,14 @@ def new_spec(
     address = mesh.address(id or new_id(kind))
     parent = parent or os.environ.get("NATSPROC_ADDRESS", "")
     drop = when_full == "drop"
-    return Spec(address, kind, dict(labels or {}), parent, restart=restart, spool=spool, drop=drop)
-
-
-def _ending(error: BaseException | None, killed: bool) -> tuple[str, int, str | None]:
-    """Status, exit code and error text of a run that ended with that exception."""
-    if killed:
-        return "killed", 137, None
-    if error is None:
-        return "completed", 0, None
-    if isinstance(error, Interrupted | KeyboardInterrupt):
-        return "interrupted", 130, str(error) or None
-    if isinstance(error, asyncio.CancelledError | Cancelled):
-        return "cancelled", 143, None
-    if isinstance(error, SystemExit) and isinstance(error.code, int | None):
-        return ("failed" if error.code else "completed"), error.code or 0, None
-    return "failed", 1, f"{type(error).__name__}: {error}"
+    return Spec(
+        address, kind, dict(labels or {}), parent,
+        restart=restart, spool=spool, drop=drop, allow=tuple(allow),
+    )  # fmt: skip
 
 
 async def _end(target: PythonTarget, error: BaseException | None, result: Any) -> None:
-    status, code, text = _ending(error, target.killed)
+    status, code, text = ("killed", 137, None) if target.killed else how(error)
     with suppress(AlreadyEnded):  # killed, or its mesh closed, while it still ran
         await target.hosted.end(status, code, result=result, error=text)
 
@@ -307,7 +330,7 @@ def run(
 
     mesh = connect(server, creds=creds, context=context, namespace=namespace, prefix=prefix, start=True)
     full = when_full_of(function, when_full)
-    spec = new_spec(mesh, id, kind_of(function, kind), labels, "", restart, full)
+    spec = new_spec(mesh, id, kind_of(function, kind), labels, "", restart, full, allow_of(function))
     if not inspect.iscoroutinefunction(function):
         mesh.open()
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from natsproc.bus import control, inbox
 from natsproc.errors import AlreadyEnded, Closed, ProcessFailed, TimedOut
+from natsproc.protocol.landing import When
 from natsproc.protocol.messages import EXITED, Command, Cursor, Event, Json, Notice, Receipt
 from natsproc.protocol.names import Address, new_token
 from natsproc.protocol.records import Record
@@ -103,15 +104,20 @@ class ProcessHandle:
         record = await self.record()
         return None if record is None else (await self.mesh.io.call(self.mesh.infos([record])))[0]
 
-    async def send(self, data: Json, *, id: str | None = None, kind: str = "message") -> Sent:
+    async def send(
+        self, data: Json, *, id: str | None = None, kind: str = "message", when: When | None = None
+    ) -> Sent:
         """Leave a message in its inbox; returns once it is stored. Any JSON, or a pydantic model.
 
-        Sending it again with the same `id` within two minutes stores it once. `await sent.consumed()` says when
-        the process has taken it.
-        Raises: NoSuchProcess, AlreadyEnded, TooLarge, BadPayload, NotAllowed. Protocol: section 3.
+        `when` says when it is to land while the process is in a turn: `idle` after the turn, `next` at the turn's
+        next boundary, `now` at once, by an interrupt. What the process does not allow becomes the nearest gentler
+        time that it does; its `received` event says which. Sending it again with the same `id` within two minutes
+        stores it once. `await sent.consumed()` says when the process has taken it.
+        Raises: NoSuchProcess, AlreadyEnded, Refused (there is no gentler time), TooLarge, BadPayload, NotAllowed.
+        Protocol: section 3.
         """
         mesh = self.mesh
-        sending = inbox.send(mesh.connection, mesh.names, self.address, data, id=id, kind=kind)
+        sending = inbox.send(mesh.connection, mesh.names, self.address, data, id=id, kind=kind, when=when)
         return Sent(mesh, self.address, await mesh.io.call(sending))
 
     async def request(
@@ -142,16 +148,26 @@ class ProcessHandle:
         )
 
     async def interrupt(
-        self, message: Json = None, *, reason: str = "", hard: bool = False, timeout: float = 5.0
+        self,
+        message: Json = None,
+        *,
+        reason: str = "",
+        turn: int | None = None,
+        hard: bool = False,
+        timeout: float = 5.0,
     ) -> Receipt:
         """Stop what it is doing now, as Ctrl-C does, and optionally say what to do instead.
 
         Returns once it has stopped, or refused: see `Receipt.status`. It is recorded in the log with its
-        sender. `hard` also reaches code that never awaits. What it is in the middle of in C ends first: then
-        the receipt says `accepted` after `timeout` seconds, and the interrupt stays valid.
+        sender. It ends the turn that is under way, not the process; between turns it is too late. `turn`, the
+        offset of a `turn_began` event, is the only one that it is meant for: too late once that is over. `hard`
+        also reaches code that never awaits. What it is in the middle of in C ends first: then the receipt says
+        `accepted` after `timeout` seconds, and the interrupt stays valid.
         Raises: NoSuchProcess, Unreachable, NotAllowed. Protocol: section 5.
         """
-        return await self.command("interrupt", message=message, reason=reason, hard=hard, timeout=timeout)
+        return await self.command(
+            "interrupt", message=message, reason=reason, turn=turn, hard=hard, timeout=timeout
+        )
 
     async def pause(self, *, reason: str = "", timeout: float = 5.0) -> Receipt:
         """Hold it: an OS command at once, Python code at its next call that may wait. See `interrupt`."""

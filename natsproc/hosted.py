@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from natsproc.bus.claims import Owned, claim, insist, mark_ended
 from natsproc.bus.clock import now
 from natsproc.bus.control import ServedControl
-from natsproc.bus.handoff import Handoff
 from natsproc.bus.inbox import InboxReader
 from natsproc.bus.log import EventLog
 from natsproc.bus.spool import Spool
@@ -29,8 +28,10 @@ from natsproc.errors import (
     TimedOut,
     TooLarge,
 )
-from natsproc.protocol.messages import Command, Message, Outcome, Receipt, Status
+from natsproc.protocol.messages import Command, Outcome, Receipt, Status
 from natsproc.protocol.records import Record
+
+from .mailbox import Mailbox
 
 if TYPE_CHECKING:
     from .node import Node, Spec, Target
@@ -64,7 +65,7 @@ class Hosted:
     def __init__(self, node: Node, spec: Spec) -> None:
         self.node = node
         self.spec = spec
-        self.mailbox: Handoff[Message] = Handoff()
+        self.mailbox = Mailbox(spec.allow)
         self.target: Target | None = None
         self.troubled: Callable[[str], object] = lambda text: None  #: told what keeps it from being spooled
         self._ready = asyncio.Event()
@@ -130,7 +131,7 @@ class Hosted:
         started = now()
         self.record = Record(
             spec.address, spec.kind, node.name, owned.epoch, owned.run, "running", started, started,
-            labels=spec.labels, parent=spec.parent, title=spec.title, pty=spec.pty,
+            labels=spec.labels, parent=spec.parent, title=spec.title, pty=spec.pty, allow=spec.allow,
         )  # fmt: skip
         lease = node.lease
         first = {"kind": spec.kind, "node": node.name, "host": lease.host, "pid": lease.pid}

@@ -21,7 +21,7 @@ from natsproc import hard as force
 from natsproc import stacks
 from natsproc.errors import Cancelled, Interrupted
 from natsproc.protocol.messages import Outcome
-from natsproc.scopes import Order, Scope, TaskScope, ThreadScope, around, innermost
+from natsproc.scopes import IDLE, Order, Scope, TaskScope, ThreadScope, around, innermost
 
 GRACE = 0.05
 """Seconds that a hard interrupt gives the code to come to an await or a check before it is forced."""
@@ -37,7 +37,8 @@ class Interruptions:
 
     Commands may come from any thread. Each returns a future that resolves once it has taken effect: an
     interrupt when every scope that it fired has been left, a cancellation when the function has.
-    `on_scope_exit` is called in the user's thread just before an interrupt is first raised; it must not raise.
+    `on_scope_exit` is called in the user's thread just before an interrupt is first raised, `on_raise` before each
+    exit of a scope that raises one, with what will be raised; neither must raise.
     """
 
     def __init__(
@@ -45,9 +46,12 @@ class Interruptions:
         loop: asyncio.AbstractEventLoop | None,
         *,
         on_scope_exit: Callable[[Interrupted], None] | None = None,
+        on_raise: Callable[[Interrupted], None] = lambda _: None,
     ) -> None:
         self.on_scope_exit = on_scope_exit
         self.lost: Exception | None = None  #: raised by every call of the code from now on
+        self.on_raise = on_raise
+        self.takes_turns = False  #: from the first turn on: then no command ends the function between turns
         self._loop = loop
         self._thread = 0  # the one that runs the function, or its loop
         self._main: Scope[Any] | None = None
@@ -111,9 +115,14 @@ class Interruptions:
 
     # For whoever commands it.
 
-    def interrupt(self, interrupt: Interrupted, *, hard: bool = False) -> Future:
-        """Fire the innermost scope of every task and thread that has one open, or else the whole function."""
-        return self._send(Order(interrupt), hard)
+    def interrupt(
+        self, interrupt: Interrupted, *, hard: bool = False, turn: int | None = None, whole: bool = True
+    ) -> Future:
+        """Fire the innermost scope of every task and thread that has one open, or else the whole function.
+
+        With `turn` only scopes inside that turn, and without `whole` only scopes: it is too late if there are none.
+        """
+        return self._send(Order(interrupt, turn, whole), hard)
 
     def cancel(self, *, hard: bool = False) -> Future:
         """End the function, whatever scopes are open."""
@@ -173,6 +182,9 @@ class Interruptions:
 
     def enter(self, scope: Scope[Any], runner: asyncio.Task[Any] | int) -> None:
         with self._changed:
+            if scope.turn is not None:
+                scope.turn.begin()  # whoever has read of it finds it open
+                self.takes_turns = True
             scope.runner, scope.outer, scope.open = runner, innermost.get(), True
             innermost.set(scope)
             if not scope.main:
@@ -216,8 +228,15 @@ class Interruptions:
             live = [
                 scope for scope in self._scopes if isinstance(scope, ThreadScope) or not scope.runner.done()
             ]
+            if order.turn is not None:
+                live = [scope for scope in live if scope.within(order.turn)]
             innermost = {scope.runner: scope for scope in live} if order.interrupt else {}
-            targets = list(innermost.values()) or [self._main]
+            targets = list(innermost.values()) or ([self._main] if order.whole else [])
+            if not targets:
+                order.settle(
+                    IDLE if order.turn is None else Outcome("too_late", f"turn {order.turn} is over")
+                )
+                return
             order.open = set(targets)
             for scope in targets:
                 scope.fired.append(order)
@@ -267,7 +286,7 @@ class Interruptions:
         """Force what has not come to an await or a check by itself; returns whether to do it once more."""
         with self._changed:
             if order.open is None:  # the loop has not turned
-                there = force.by_signal(self._thread) or self._is_in_loop()
+                there = force.by_signal(self._thread) or self._is_in_loop(order)
                 return not (there and self._strike_thread(order, self._thread))
             scopes = [s for s in list(order.open) if isinstance(s, ThreadScope) and not s.told]
             for scope in scopes:
@@ -286,9 +305,11 @@ class Interruptions:
         force.raise_in(ident)
         return True
 
-    def _is_in_loop(self) -> bool:
+    def _is_in_loop(self, order: Order) -> bool:
         task = asyncio.current_task(self._loop) if self._loop is not None else None
-        return any(scope is not None and scope.runner is task for scope in (*self._scopes, self._main))
+        meant = [scope for scope in self._scopes if order.turn is None or scope.within(order.turn)]
+        outermost = [self._main] if order.whole and self._main is not None else []
+        return any(scope.runner is task for scope in (*meant, *outermost))
 
     def _is_hit(self, order: Order) -> bool:
         """Asked by the signal's handler: has it interrupted the code that the order is for?"""
@@ -304,9 +325,14 @@ class Interruptions:
         if task is None or all(scope.owner is not self for scope in around()):
             return False
         self._fire(order, task)
-        return True
+        return order.whole or any(scope in (order.open or ()) for scope in around())
 
     # For inspection.
+
+    def turns(self) -> list[int]:
+        """The turns that are under way, by the offsets of their first events."""
+        with self._changed:
+            return [scope.turn.number for scope in self._scopes if scope.turn is not None]
 
     def loop_age(self) -> float | None:
         """Seconds for which the process's event loop has not turned, 0 below about one; None without a loop."""

@@ -18,6 +18,7 @@ from natsproc.bus.discovery import Discovery
 from natsproc.bus.registry import LeaseKeeper, Registry
 from natsproc.bus.writer import Writer
 from natsproc.errors import OwnershipLost
+from natsproc.protocol.landing import check_allow
 from natsproc.protocol.messages import Command, Outcome
 from natsproc.protocol.names import Address, Names, new_token, sanitize
 from natsproc.protocol.records import Lease
@@ -54,8 +55,10 @@ class Spec:
     restart: bool = False
     spool: int = 0  #: bytes on disk for what it says while the node's writer is full
     drop: bool = False  #: what finds no room is dropped and counted; else it waits
+    allow: tuple[str, ...] = ()  #: when messages may land; at any time unless said
 
     def __post_init__(self) -> None:
+        check_allow(self.allow)
         object.__setattr__(self, "title", shorten(self.title, 120, placeholder=" …"))
 
 

@@ -13,16 +13,17 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc import hard
-from natsproc.bus.handoff import Handoff
 from natsproc.bus.thread import IOThread
-from natsproc.errors import Closed, TimedOut, TooLarge
+from natsproc.errors import Closed, TimedOut
 from natsproc.interruptions import Interruptions
 from natsproc.protocol.messages import Json, Message
 from natsproc.protocol.names import Address
 
 from .hosted import Hosted
+from .mailbox import record
 from .speaking import BlockingSpeaking, Speaking, as_model, typed
 from .streamed import BlockingTextStream, TextStream
+from .turns import BlockingTurn, Turn, open_turns
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -39,7 +40,7 @@ class Core:
         self._io = io
         self._hosted = hosted
         self._log = hosted.log
-        self._mailbox: Handoff[Message] = hosted.mailbox
+        self._mailbox = hosted.mailbox
         self._interruptions = interruptions
         self._appended = 0
         self._streams: dict[str, int] = {}
@@ -84,20 +85,15 @@ class Core:
         if self._io.forked:
             return 0  # a forked child neither hangs nor writes
         self._appended += 1
+        turns = open_turns(self._interruptions)
+        if turns and cause is None:
+            cause = turns[0].cause
         with hard.shield:  # a hard interrupt in here would leave the log's lock locked
-            return self._log.append(*typed(type, data), cause=cause)
+            return self._log.append(*typed(type, data), cause=cause, copies=[turn.written for turn in turns])
 
     def _refuse_child(self) -> None:
         if self._io.forked:
             raise Closed(f"this is a forked child: the inbox of {self.address} belongs to its parent")
-
-    def _taken(self, message: Message) -> None:
-        what = {"message": message.id, "sender": message.sender, "position": message.position}
-        with hard.shield:
-            try:
-                self._log.append_lifecycle("received", {**what, "data": message.data}, cause=message.id)
-            except TooLarge:  # as a message it fits, as a part of an event it does not
-                self._log.append_lifecycle("received", what, cause=message.id)
 
     def _reply(self, message: Message, data: Json) -> int:
         self._refuse_child()
@@ -160,7 +156,7 @@ class Process(Core, Speaking):
                 message = await self._mailbox.take()
         except TimeoutError:
             raise TimedOut(f"{self.address} received nothing within {timeout:g} s") from None
-        self._taken(message)
+        record(self._log, message)
         return as_model(message, model)
 
     async def inbox(self, model: type[M] | None = None) -> AsyncIterator[Message]:
@@ -175,6 +171,15 @@ class Process(Core, Speaking):
         """
         await self._interruptions.gate()
         return self._reply(message, data)
+
+    def turn(self, message: Message | None = None) -> Turn:
+        """One exchange of a conversation, as `async with proc.turn(message) as turn: …`, and what Stop stops.
+
+        It is in the log, with the message that it answers, if any; whatever is written inside names that message as
+        its cause. An interrupt ends the turn, not the process, and raises Interrupted at its exit, with what was said
+        in it as `partial`; from the first turn on no command interrupts what lies between turns.
+        """
+        return Turn(self, message)
 
     def interruptible(self) -> AbstractAsyncContextManager[Any]:
         """Scope what an interrupt stops: `async with proc.interruptible(): …`.
@@ -235,7 +240,7 @@ class BlockingProcess(Core, BlockingSpeaking):
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimedOut(f"{self.address} received nothing within {timeout:g} s")
-        self._taken(message)
+        record(self._log, message)
         return as_model(message, model)
 
     def inbox(self, model: type[M] | None = None) -> Iterator[Message]:
@@ -247,6 +252,10 @@ class BlockingProcess(Core, BlockingSpeaking):
         """See `Process.reply`."""
         self._interruptions.check()
         return self._reply(message, data)
+
+    def turn(self, message: Message | None = None) -> BlockingTurn:
+        """See `Process.turn`; used as `with proc.turn(message) as turn: …`, it is interrupted at the next `check`."""
+        return BlockingTurn(self, message)
 
     def interruptible(self) -> AbstractContextManager[Any]:
         """See `Process.interruptible`; used as `with proc.interruptible(): …`, it ends at the next `check`."""

@@ -22,8 +22,10 @@ from natsproc.protocol.messages import Outcome
 
 if TYPE_CHECKING:
     from natsproc.interruptions import Interruptions
+    from natsproc.turns import Gathered
 
 RETURNED = Outcome("too_late", "the function returned first")
+IDLE = Outcome("too_late", "no turn is under way")
 OVERRULED = Outcome("too_late", "something else stopped the code first")
 MISUSED = Outcome("too_late", "its scope was left from another task")
 
@@ -41,10 +43,15 @@ def around() -> Iterator[Scope[Any]]:
 
 
 class Order:
-    """An interrupt, or without one a cancellation, on its way into the code."""
+    """An interrupt, or without one a cancellation, on its way into the code.
 
-    def __init__(self, interrupt: Interrupted | None) -> None:
+    With `turn` it is for what runs inside that turn alone; without `whole` it never ends the whole function.
+    """
+
+    def __init__(self, interrupt: Interrupted | None, turn: int | None = None, whole: bool = True) -> None:
         self.interrupt = interrupt
+        self.turn = turn
+        self.whole = whole and turn is None
         self.future: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
         self.open: set[Scope[Any]] | None = None  #: scopes it fired and nobody left yet; None: not fired yet
         self.raised = False  #: a scope has raised it
@@ -84,6 +91,16 @@ class Scope(Generic[Runner]):
         self.fired: list[Order] = []
         self.told = False  #: plain code has met what fired it
         self.cancels = 0  #: cancellations of the task on its behalf
+        self.turn: Gathered | None = None  #: the turn that it is the scope of
+
+    def within(self, turn: int) -> bool:
+        """Whether it lies inside that turn, or is its scope."""
+        scope: Scope[Any] | None = self
+        while scope is not None:
+            if scope.owner is self.owner and scope.turn is not None and scope.turn.number == turn:
+                return True
+            scope = scope.outer
+        return False
 
     def take_over(self, inner: Scope[Runner]) -> None:
         """A scope inside was abandoned, by a generator that nobody finished: what fired it is ours now."""
@@ -119,7 +136,10 @@ class Scope(Generic[Runner]):
         if cancelled and not outer and _holds(error, asyncio.CancelledError, HardInterrupt):
             raise Cancelled from error
         if interrupts and not yields:
-            raise copy.copy(interrupts[-1].interrupt) from error  # type: ignore[misc]
+            last = copy.copy(interrupts[-1].interrupt)
+            assert last
+            self.owner.on_raise(last)
+            raise last from error
 
 
 class TaskScope(Scope["asyncio.Task[Any]"]):

@@ -71,9 +71,11 @@ class Handoff(Generic[T]):
         for wake in wakers:
             wake()
 
-    def take_nowait(self) -> T | None:
-        """Take the next item if there is one. Raises: the closing error, or Done."""
+    def take_nowait(self, *, nudges: int | None = None) -> T | None:
+        """Take the next item if there is one, and there were no more `nudges`. Raises: the closing error, or Done."""
         with self._lock:
+            if nudges is not None and self.nudges != nudges:
+                return None
             if self._items:
                 item = self._items.popleft()
             elif self._closed:
@@ -119,8 +121,10 @@ class Handoff(Generic[T]):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if (item := self.take_nowait()) is not None:
+            if (item := self.take_nowait(nudges=nudges)) is not None:
                 return item
+            if nudges is not None and self.nudges != nudges:
+                return None
             event = threading.Event()
             if not self._wait_with(event.set):
                 continue
@@ -129,16 +133,20 @@ class Handoff(Generic[T]):
             left = None if deadline is None else deadline - time.monotonic()
             in_time = event.wait(left)
             self._forget(event.set)
-            if not in_time or (nudges is not None and self.nudges != nudges):
-                return self.take_nowait()
+            if not in_time:
+                return self.take_nowait(nudges=nudges)
 
     def nudge(self) -> None:
         """Have blocked consumers that gave `nudges` look around."""
         with self._lock:
-            self.nudges += 1
-            wakers, self._wakers = self._wakers, []
+            wakers = self._nudged()
         for wake in wakers:
             wake()
+
+    def _nudged(self) -> list[Callable[[], None]]:
+        self.nudges += 1
+        wakers, self._wakers = self._wakers, []
+        return wakers
 
     def _wait_with(self, wake: Callable[[], None]) -> bool:
         with self._lock:

@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from natsproc.errors import AlreadyEnded, Error, NoServer, NoSuchProcess, TimedOut, TooLarge
+from natsproc.protocol.landing import check_landing
 from natsproc.protocol.messages import Json, Message, encode
 from natsproc.protocol.names import Address, Names, key_of, new_token
 
@@ -47,14 +48,16 @@ async def send(
     *,
     id: str | None = None,
     kind: str = "message",
+    when: str | None = None,
     timeout: float = 10.0,
 ) -> Stored:
     """Store a message in a process's inbox and return once it is.
 
     Repeating it with the same `id` within two minutes stores nothing, so a lost answer is retried here.
-    Raises: NoSuchProcess, AlreadyEnded, TooLarge, BadPayload, NotAllowed, NoServer, TimedOut.
+    Raises: NoSuchProcess, AlreadyEnded, Refused (the process takes no message at that time), TooLarge, BadPayload,
+    NotAllowed, NoServer, TimedOut.
     """
-    message = Message(id or new_token(), connection.sender, data, now(), kind=kind)
+    message = Message(id or new_token(), connection.sender, data, now(), kind=kind, when=when or "")
     payload = encode(message.to_json(), "message")
     if len(payload) > connection.max_payload - 512:
         raise TooLarge(
@@ -76,6 +79,7 @@ async def send(
                 raise AlreadyEnded(
                     f"run {record.run} of {address} has ended ({record.state}): nobody will read the message"
                 )
+            check_landing(address, when or "", record.allow)
             answer = await insist(lambda: connection.store(subject, payload, headers=headers, timeout=2.0))
     except TimeoutError:
         if not connection.connected:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from natsproc.errors import AlreadyEnded, BadPayload, Closed, Error, NotAllowed, OwnershipLost, TooLarge
 from natsproc.protocol.carried import CARRIED, Carried
@@ -103,8 +103,12 @@ class EventLog:
         """Return when the node's writer, or the spool, has room again."""
         await self._way.room()
 
-    def append(self, type: str, data: Json = None, *, cause: str | None = None) -> int:
+    def append(
+        self, type: str, data: Json = None, *, cause: str | None = None, copies: Sequence[list[bytes]] = ()
+    ) -> int:
         """Write an event of the user's, from any thread, and return its offset; if it is dropped, that of what says so.
+
+        What is written goes to `copies`, too.
 
         Raises: BadPayload; TooLarge, and no offset is used; AlreadyEnded; OwnershipLost; why an earlier event
         was refused; Closed.
@@ -113,14 +117,21 @@ class EventLog:
             raise BadPayload(f"{type!r:.80} cannot be an event type: 1 to {MAX_TYPE} printable characters")
         if type in LIFECYCLE or type in NOTICES:
             raise BadPayload(f"event type {type!r} is natsproc's own; name yours otherwise")
-        return self._append(type, data, cause, drop=self._drop)
+        return self._append(type, data, cause, drop=self._drop, copies=copies)
 
     def append_lifecycle(self, type: str, data: Json = None, *, cause: str | None = None) -> int:
         """Write an event that only natsproc writes; it is never dropped. Raises: as `append`."""
         return self._append(type, data, cause)
 
     def _append(
-        self, type: str, data: Json, cause: str | None, *, drop: bool = False, terminal: bool = False
+        self,
+        type: str,
+        data: Json,
+        cause: str | None,
+        *,
+        drop: bool = False,
+        terminal: bool = False,
+        copies: Sequence[list[bytes]] = (),
     ) -> int:
         kind, body = encode(type), encode(data)
         reason = None if cause is None else encode(cause)
@@ -137,7 +148,7 @@ class EventLog:
                 self._overflow.wake()
                 return self.offset + 1
             self._say_dropped()
-            offset = self._place(kind, body, reason)
+            offset = self._place(kind, body, reason, copies)
             if terminal:
                 self._terminal = offset
             if type in CARRIED:
@@ -154,9 +165,14 @@ class EventLog:
                 limit=limit,
             )
 
-    def _place(self, kind: bytes, body: bytes, cause: bytes | None = None) -> int:
-        self._way.put(encode_event(self.offset + 1, self.epoch, self.run, now(), kind, body, cause))
+    def _place(
+        self, kind: bytes, body: bytes, cause: bytes | None = None, copies: Sequence[list[bytes]] = ()
+    ) -> int:
+        payload = encode_event(self.offset + 1, self.epoch, self.run, now(), kind, body, cause)
+        self._way.put(payload)
         self.offset += 1
+        for copy in copies:
+            copy.append(payload)
         return self.offset
 
     def _say_dropped(self) -> None:

@@ -70,6 +70,7 @@ async def run_command(
         restart=restart,
         spool=spool,
         drop=drop,
+        allow=("idle",),
     )
 
     async def begin() -> tuple[Hosted, Runner]:

@@ -290,6 +290,8 @@ class Runner:
         if session is None or session.is_gone:
             return Outcome("too_late", "the command has ended")
         match command.verb:
+            case "interrupt" if command.turn is not None:
+                return Outcome("refused", "a wrapped command takes no turns")
             case "interrupt":
                 return await self._interrupt(session, command)
             case "pause":

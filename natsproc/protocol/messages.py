@@ -28,7 +28,8 @@ EXITED: Final = "exited"
 LIFECYCLE: Final = frozenset(
     {
         "mark", "started", "restarted", "recovered", "paused", "resumed", "interrupted", "cancelled", "killed",
-        "refused", "received", "replied", "asked", "answered", "checkpointed", "dropped", "failed", "exited",
+        "refused", "received", "replied", "turn_began", "turn_ended", "asked", "answered", "checkpointed", "dropped",
+        "failed", "exited",
     }
 )  # fmt: skip
 """Event types that only natsproc writes."""
@@ -215,13 +216,14 @@ class Command:
     reason: str = ""
     message: Json = None
     epoch: int | None = None  #: valid for this epoch only
+    turn: int | None = None  #: valid for this turn only, which is the offset of its first event
     hard: bool = False
     grace: float | None = None  #: seconds between asking and forcing
     data: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         raw: dict[str, Any] = {"id": self.id, "verb": self.verb}
-        for name in ("message", "epoch", "grace"):
+        for name in ("message", "epoch", "turn", "grace"):
             if (value := getattr(self, name)) is not None:
                 raw[name] = value
         for name in ("reason", "data"):
@@ -237,6 +239,7 @@ class Command:
         raw = decode_object(payload, "command")
         try:
             grace, epoch, data = raw.get("grace"), raw.get("epoch"), raw.get("data") or {}
+            turn = raw.get("turn")
             if not isinstance(data, dict) or not isinstance(raw["id"], str) or len(raw["id"]) > 128:
                 raise BadPayload("command has a bad id or data")
             if grace is not None and not 0 <= float(grace) < float("inf"):
@@ -248,6 +251,7 @@ class Command:
                 reason=str(raw.get("reason", "")),
                 message=raw.get("message"),
                 epoch=None if epoch is None else int(epoch),
+                turn=None if turn is None else int(turn),
                 hard=bool(raw.get("hard", False)),
                 grace=None if grace is None else float(grace),
                 data=data,
@@ -332,9 +336,12 @@ class Message:
     position: int = 0
     kind: str = "message"  #: `message`, or `eof` for the end of a wrapped command's input
     reply: str = ""
+    when: str = ""  #: when it is to land: `idle`, `next`, `now`, or as the process likes
 
     def to_json(self) -> dict[str, Any]:
         raw: dict[str, Any] = {"id": self.id, "time": self.time, "data": self.data}
+        if self.when:
+            raw["when"] = self.when
         if self.kind != "message":
             raw["kind"] = self.kind
         if self.reply:
@@ -359,4 +366,5 @@ class Message:
             position=position,
             kind=str(raw.get("kind", "message")),
             reply=str(raw.get("reply", "")),
+            when=str(raw.get("when", "")),
         )

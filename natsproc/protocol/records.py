@@ -93,6 +93,7 @@ class Record:
     pty: bool = False
     code: int | None = None  #: exit code once ended
     ended: str = ""  #: time of the terminal event
+    allow: tuple[str, ...] = ()  #: when messages may land, where not at any time
 
     def to_json(self) -> dict[str, Any]:
         raw: dict[str, Any] = {
@@ -107,7 +108,7 @@ class Record:
             "updated": self.updated,
             "labels": self.labels,
         }
-        for name in ("parent", "title", "pty", "ended"):
+        for name in ("parent", "title", "pty", "ended", "allow"):
             if value := getattr(self, name):
                 raw[name] = value
         if self.code is not None:
@@ -133,6 +134,7 @@ class Record:
                 parent=str(raw.get("parent", "")),
                 title=str(raw.get("title", "")),
                 pty=bool(raw.get("pty", False)),
+                allow=tuple(map(str, raw.get("allow") or ())),
                 code=None if code is None else int(code),
                 ended=str(raw.get("ended", "")),
             )

@@ -53,6 +53,7 @@ commands = st.builds(
     reason=texts,
     message=values,
     epoch=st.none() | numbers,
+    turn=st.none() | numbers,
     hard=st.booleans(),
     grace=st.none() | st.floats(0, 1e6),
     data=objects,
@@ -60,11 +61,20 @@ commands = st.builds(
 statuses = st.sampled_from(["accepted", "applied", "refused", "too_late", "unconfirmed"])
 receipts = st.builds(Receipt, texts, texts, statuses, texts, texts, texts, numbers, numbers, objects)
 messages = st.builds(
-    Message, texts, st.just("alice"), values, texts, st.just(7), st.sampled_from(["message", "eof"]), texts
+    Message,
+    texts,
+    st.just("alice"),
+    values,
+    texts,
+    st.just(7),
+    st.sampled_from(["message", "eof"]),
+    texts,
+    texts,
 )
 records = st.builds(
     Record, st.builds(Address, texts, texts), texts, texts, positive, positive, texts, texts, texts,
     st.dictionaries(texts, texts, max_size=3), texts, texts, st.booleans(), st.none() | st.integers(-200, 200), texts,
+    st.lists(texts).map(tuple),
 )  # fmt: skip
 leases = st.builds(Lease, texts, texts, numbers, texts, texts, numbers, st.floats(0, 100), st.booleans())
 

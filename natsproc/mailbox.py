@@ -1,0 +1,72 @@
+"""The messages that wait in a process: taken in the order in which they came, at a turn's boundary, or by an interrupt.
+
+Whichever way, the messages of one sender are taken in the order in which they were stored: what the log says of the
+last one says it of all before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from natsproc import hard
+from natsproc.bus.handoff import Handoff
+from natsproc.bus.log import EventLog
+from natsproc.errors import TooLarge
+from natsproc.protocol.landing import When, landing
+from natsproc.protocol.messages import Message
+
+
+class Mailbox(Handoff[Message]):
+    """What the inbox has handed over and nobody has taken yet; `allow` is when messages may land."""
+
+    def __init__(self, allow: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._allow = allow
+        self.interrupt: Callable[[Message], None] = lambda _: None  #: called for what is to land now
+
+    def put(self, message: Message) -> None:
+        """Add a message, wake who waits for one, and interrupt if it is to land now."""
+        if self._lands(message) != "now":
+            super().put(message)
+            return
+        with self._lock:  # the code that this stops finds the message here, and nobody takes it meanwhile
+            if self._closed:
+                return
+            self.interrupt(message)
+            self._items.append(message)
+            wakers = self._nudged()
+        for wake in wakers:
+            wake()
+
+    def take_next(self) -> list[Message]:
+        """Take what is to land at the next boundary, each behind all that its sender has sent before."""
+        with self._lock:
+            last = {m.sender: m.position for m in self._items if self._lands(m) != "idle"}
+            taken = [m for m in self._items if m.position <= last.get(m.sender, 0)]
+            for message in taken:
+                self._items.remove(message)
+        return taken
+
+    def take_now(self, message: Message) -> bool:
+        """Take this message, if it waits here and nothing that its sender has sent before does."""
+        with self._lock:
+            first = next((m for m in self._items if m.sender == message.sender), None)
+            if first is None or first.position != message.position:
+                return False
+            self._items.remove(first)
+        return True
+
+    def _lands(self, message: Message) -> When:
+        return landing(message.when, self._allow)
+
+
+def record(log: EventLog, message: Message, landed: When = "idle") -> None:
+    """Write that a message was taken; and when it landed, if that is of interest."""
+    what = {"message": message.id, "sender": message.sender, "position": message.position}
+    if message.when or landed != "idle":
+        what["when"] = landed
+    with hard.shield:
+        try:
+            log.append_lifecycle("received", {**what, "data": message.data}, cause=message.id)
+        except TooLarge:  # as a message it fits, as a part of an event it does not
+            log.append_lifecycle("received", what, cause=message.id)

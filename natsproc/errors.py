@@ -25,11 +25,7 @@ for code that never awaits, `HardInterrupt`; and `Cancelled` (the last two are n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from natsproc.protocol.messages import Message
-    from natsproc.turns import Partial
+from typing import Any
 
 
 class Error(Exception):
@@ -155,8 +151,8 @@ class Interrupted(Exception):
     `command` is the id of the command. If a message that was to land now did it, `received` is that message.
     """
 
-    partial: Partial | None = None  #: once it has ended a turn: what was said in it and is stored
-    received: Message | None = None
+    partial: Any = None  #: `turns.Partial`, once it has ended a turn: what was said in it, all of it stored
+    received: Any = None
 
     def __init__(self, reason: str = "", *, message: Any = None, sender: str = "", command: str = "") -> None:
         super().__init__(reason or "interrupted")

@@ -84,13 +84,13 @@ class PythonTarget:
 
     def _interrupted(self, interrupt: Interrupted) -> None:
         """Record it where the code stops, before what the code says of it."""
-        if interrupt.command:
-            try:
-                self.hosted.note(
-                    "interrupted", interrupt.command, interrupt.sender, interrupt.reason, interrupt.message
-                )
-            except Error:
-                pass  # the receipt says so
+        command, sender, reason = interrupt.command, interrupt.sender, interrupt.reason
+        with suppress(Error):  # the receipt says so
+            if interrupt.received:
+                what = {"command": command, "sender": sender, "reason": reason}
+                self.hosted.log.append_lifecycle("interrupted", what, cause=command)
+            elif command:
+                self.hosted.note("interrupted", command, sender, reason, interrupt.message)
 
     def _land(self, message: Message) -> None:
         """A message is to land now, on the I/O thread."""

@@ -315,29 +315,32 @@ async def test_turns_of_a_plain_function(mesh, viewer):
     ]  # fmt: skip
 
 
-async def test_a_hard_interrupt_for_another_turn_spares_the_code_that_spins(mesh, viewer):
-    spun = threading.Event()
-
+@pytest.mark.parametrize("main", [True, False], ids=["main thread", "another thread"])
+async def test_a_hard_interrupt_for_another_turn_spares_the_code_that_spins(bus, mesh, viewer, main):
     async def agent(proc):
         async with proc.turn() as turn:
             over = turn.number
         async with proc.turn():
-            await proc.flush()
             await proc.message(over)
-            deadline = time.monotonic() + 1
-            while time.monotonic() < deadline:
+            await proc.flush()
+            deadline = time.monotonic() + 1.5
+            while time.monotonic() < deadline and not answered.is_set():
                 pass
-            spun.set()
         return over
 
-    task = asyncio.create_task(asyncio.to_thread(lambda: natsproc_run(mesh, agent)))
-    handle = await running_process(viewer, "spins")
-    over = (await last(handle, "message")).data
-    receipt = await handle.interrupt(turn=over, hard=True)
-    assert receipt.status == "too_late"
-    assert await task == over
-    assert spun.is_set()
+    async def command():
+        async with natsproc.connect(bus.url, sender="commander") as commander:
+            handle = await running_process(commander, id)
+            over = (await last(handle, "message")).data
+            receipt = await handle.interrupt(turn=over, hard=True, timeout=20)
+            answered.set()
+            return receipt.status
 
-
-def natsproc_run(mesh, agent):
-    return asyncio.run(mesh.run(agent, id="spins"))
+    id, answered = f"spins-{main}", threading.Event()
+    commanding = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(command())))
+    if main:
+        await mesh.run(agent, id=id)
+    else:
+        await asyncio.to_thread(lambda: asyncio.run(mesh.run(agent, id=id)))
+    assert await commanding == "too_late"
+    assert (await viewer.process(id).wait()).status == "completed"

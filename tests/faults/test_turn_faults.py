@@ -65,6 +65,8 @@ async def test_after_a_kill_every_message_is_there_whenever_it_was_to_land(serve
             waiting += [await handle.send("at last", when="idle"), await handle.send("bye", when="idle")]
             child.send_signal(signal.SIGKILL)
             await child.wait()
+            while [info.state for info in await mesh.list()] != ["unreachable"]:
+                await asyncio.sleep(0.05)
             child = await asyncio.create_subprocess_exec(*start)
             assert (await handle.wait(timeout=30)).status == "completed"
         finally:

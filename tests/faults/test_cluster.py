@@ -12,6 +12,7 @@ import natsproc
 from natsproc.bus import streams
 from natsproc.bus.claims import insist
 from natsproc.bus.connection import ApiError, Connection, Endpoint
+from natsproc.bus.kv import Bucket, Conflict
 from natsproc.protocol.names import Names
 
 INFO = f"STREAM.INFO.{Names().event_stream}"
@@ -103,3 +104,18 @@ async def test_connecting_to_a_cluster_without_a_leader_waits_and_then_says_so(
         mesh = await asyncio.wait_for(opening, 50)
         assert await mesh.list() == []
         mesh.close()
+
+
+async def test_of_those_who_change_a_key_at_the_same_time_one_wins_and_the_others_hear_of_a_conflict(
+    tmp_path, version
+):
+    async with three(tmp_path, version) as (one, others, connection), connected([others[0].url]) as second:
+        buckets = [Bucket(c, Names().claims) for c in (connection, second) for _ in range(4)]
+        revision = await buckets[0].create("default.a", b"0")
+        for _ in range(30):
+            changes = [bucket.update("default.a", b"%d" % n, revision) for n, bucket in enumerate(buckets)]
+            outcomes = await asyncio.gather(*changes, return_exceptions=True)
+            winners = [outcome for outcome in outcomes if isinstance(outcome, int)]
+            assert len(winners) == 1
+            assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == len(buckets) - 1, outcomes
+            revision = winners[0]

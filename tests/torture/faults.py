@@ -6,6 +6,7 @@ import asyncio
 import signal
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from random import Random
 from typing import Any, ClassVar
 
 from natsproc.errors import Error
@@ -26,8 +27,8 @@ class Fault(ABC):
     places: ClassVar[tuple[str, ...]] = ("plain",)
 
     @abstractmethod
-    async def inject(self, world: World) -> bool:
-        """Do it, and heal it where that is its other half."""
+    async def inject(self, world: World, dice: Random) -> bool:
+        """Do it, and heal it where that is its other half; `dice` are its own."""
 
 
 class KillOwner(Fault):
@@ -36,13 +37,13 @@ class KillOwner(Fault):
     kind, track, pause = "kill owner", "owner", 2.0
     places = EVERYWHERE
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         owning = world.owning()
         if len(owning) < 2:
             return False
-        node = world.random.choice(owning)
+        node = dice.choice(owning)
         node.kill()
-        await asyncio.sleep(world.random.uniform(0, 0.5))
+        await asyncio.sleep(dice.uniform(0, 0.5))
         node.start()
         return True
 
@@ -53,11 +54,11 @@ class FreezeOwner(Fault):
     kind, track = "freeze owner (zombie)", "zombie"
     places = ("plain", "cluster")
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         owning = world.owning()
         if len(owning) < 2:
             return False
-        node = world.random.choice(owning)
+        node = dice.choice(owning)
         node.freeze()
         taken = await world.taken_over(node.life, 20)
         node.thaw()
@@ -69,7 +70,7 @@ class Refused(Fault):
 
     kind, track = "event refused", "owner"
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         if not (owning := world.owning()):
             return False
         before = sum(1 for _ in world.lines("refused"))
@@ -78,7 +79,7 @@ class Refused(Fault):
         update = f"STREAM.UPDATE.{NAMES.event_stream}"
         await world.connection.api(update, info["config"] | {"max_msg_size": 20_000}, timeout=5.0)
         try:
-            world.random.choice(owning).signal(signal.SIGUSR1)
+            dice.choice(owning).signal(signal.SIGUSR1)
             return await world.until(lambda: sum(1 for _ in world.lines("refused")) > before, 5)
         finally:
             await world.connection.api(update, info["config"] | {"max_msg_size": -1}, timeout=5.0)
@@ -90,8 +91,8 @@ class KillViewer(Fault):
     kind, track = "kill viewer", "viewer"
     places = EVERYWHERE
 
-    async def inject(self, world: World) -> bool:
-        viewer = world.random.choice(world.viewers)
+    async def inject(self, world: World, dice: Random) -> bool:
+        viewer = dice.choice(world.viewers)
         viewer.kill()
         viewer.start()
         return True
@@ -103,9 +104,9 @@ class SlowViewer(Fault):
     kind, track = "slow viewer", "viewer"
     places = EVERYWHERE
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         before = sum(1 for _ in world.lines("slow"))
-        world.random.choice(world.viewers).signal(signal.SIGUSR1)
+        dice.choice(world.viewers).signal(signal.SIGUSR1)
         return await world.until(lambda: sum(1 for _ in world.lines("slow")) > before, 3)
 
 
@@ -115,12 +116,12 @@ class FreezeViewer(Fault):
     kind, track = "freeze viewer (full buffers)", "viewer"
     places = EVERYWHERE
 
-    async def inject(self, world: World) -> bool:
-        viewer = world.random.choice(world.viewers)
+    async def inject(self, world: World, dice: Random) -> bool:
+        viewer = dice.choice(world.viewers)
         viewer.freeze()
         for node in world.owning():
             node.signal(signal.SIGUSR2)
-        await asyncio.sleep(world.random.uniform(1, 3))
+        await asyncio.sleep(dice.uniform(1, 3))
         viewer.thaw()
         return True
 
@@ -131,8 +132,8 @@ class KillSender(Fault):
     kind, track = "kill sender", "viewer"
     places = EVERYWHERE
 
-    async def inject(self, world: World) -> bool:
-        sender = world.random.choice(world.senders)
+    async def inject(self, world: World, dice: Random) -> bool:
+        sender = dice.choice(world.senders)
         sender.kill()
         sender.start()
         return True
@@ -141,13 +142,13 @@ class KillSender(Fault):
 class KillServer(Fault):
     """kill -9 of the server in the middle of batches; it is back at once."""
 
-    kind, track, pause = "kill server", "server", 4.0
+    kind, track, pause = "kill server", "server", 2.0
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         for node in world.owning():
             node.signal(signal.SIGUSR2)
-        await asyncio.sleep(world.random.uniform(0, 0.3))
-        server = world.random.choice(world.servers)
+        await asyncio.sleep(dice.uniform(0, 0.3))
+        server = dice.choice(world.servers)
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
         return True
@@ -156,12 +157,12 @@ class KillServer(Fault):
 class RestartServer(Fault):
     """The server is told to stop in the middle of batches, and started again."""
 
-    kind, track, pause = "restart server", "server", 4.0
+    kind, track, pause = "restart server", "server", 2.0
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         for node in world.owning():
             node.signal(signal.SIGUSR2)
-        server = world.random.choice(world.servers)
+        server = dice.choice(world.servers)
         assert server.process
         server.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(server.process.wait, 20)
@@ -172,12 +173,12 @@ class RestartServer(Fault):
 class Outage(Fault):
     """The server is away for longer than a lease."""
 
-    kind, track, pause = "outage longer than a lease", "server", 6.0
+    kind, track, pause = "outage longer than a lease", "server", 2.5
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         server = world.servers[0]
         await asyncio.to_thread(server.kill)
-        await asyncio.sleep(world.random.uniform(4.5, 6.5))
+        await asyncio.sleep(dice.uniform(4.5, 6.5))
         await asyncio.to_thread(server.start)
         return True
 
@@ -185,14 +186,14 @@ class Outage(Fault):
 class FreezeServer(Fault):
     """The server hangs while owners write more than their buffers hold."""
 
-    kind, track, pause = "freeze server (full buffers)", "server", 3.0
+    kind, track, pause = "freeze server (full buffers)", "server", 1.5
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         for node in world.owning():
             node.signal(signal.SIGUSR2)
-        server = world.random.choice(world.servers)
+        server = dice.choice(world.servers)
         await asyncio.to_thread(server.freeze)
-        await asyncio.sleep(world.random.uniform(0.5, 3.5))
+        await asyncio.sleep(dice.uniform(0.5, 3.5))
         server.thaw()
         return True
 
@@ -202,9 +203,9 @@ class StepDown(Fault):
 
     kind, track, pause, places = "leader step-down", "server", 1.5, ("cluster",)
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         names = (NAMES.event_stream, NAMES.inbox_stream, f"KV_{NAMES.claims}", f"KV_{NAMES.leases}")
-        stream = world.random.choice((NAMES.event_stream, *names))
+        stream = dice.choice((NAMES.event_stream, *names))
         return bool((await world.connection.api(f"STREAM.LEADER.STEPDOWN.{stream}", timeout=5.0))["success"])
 
 
@@ -213,13 +214,13 @@ class KillLeader(Fault):
 
     kind, track, pause, places = "kill leader", "server", 1.0, ("cluster",)
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         leader = (await _cluster(world))["leader"]
         server = next(server for server in world.servers if self.is_meant(server, leader))
         for node in world.owning():
             node.signal(signal.SIGUSR2)
         await asyncio.to_thread(server.kill)
-        await asyncio.sleep(world.random.uniform(0, 3))
+        await asyncio.sleep(dice.uniform(0, 3))
         await asyncio.to_thread(server.start)
         deadline = asyncio.get_running_loop().time() + 20
         while asyncio.get_running_loop().time() < deadline:
@@ -253,12 +254,12 @@ class Partition(Fault):
 
     kind, track, places = "partition", "zombie", ("network",)
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         owning = [node for node in world.owning() if node.netns]
         if not owning or len(world.owning()) < 2:
             return False
         assert isinstance(world.place, NetworkPlace)
-        node = world.random.choice(owning)
+        node = dice.choice(owning)
         world.place.cut(node.netns)
         try:
             return await world.taken_over(node.life, 25)
@@ -271,10 +272,10 @@ class FullDisk(Fault):
 
     kind, track, pause, places = "full disk", "server", 3.0, ("disk",)
 
-    async def inject(self, world: World) -> bool:
+    async def inject(self, world: World, dice: Random) -> bool:
         assert isinstance(world.place, DiskPlace)
         await asyncio.to_thread(world.place.fill)
-        await asyncio.sleep(world.random.uniform(0.5, 3))
+        await asyncio.sleep(dice.uniform(0.5, 3))
         world.place.free()
         await asyncio.to_thread(world.servers[0].restart)
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +19,9 @@ def command(*words: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
+
+
+_NUMBERS = count(os.getpid() % 100_000 * 10)  # so that several runs have networks of their own
 
 
 class Place:
@@ -55,9 +59,10 @@ class NetworkPlace(Place):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._bridge = f"np{os.getpid() % 100_000}b"
-        self.namespaces = tuple(f"np{os.getpid() % 100_000}x{number}" for number in range(3))
-        self._net = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+        number = next(_NUMBERS)
+        self._bridge = f"np{number}b"
+        self.namespaces = tuple(f"np{number}x{place}" for place in range(3))
+        self._net = f"10.{200 + number % 50}.{number // 50 % 250}"
         self.servers = [Server(folder / "nats", host=f"{self._net}.1")]
 
     def make(self) -> None:

@@ -1,4 +1,4 @@
-"""Torture: `python -m tests.torture.run --seconds 600 --seed 7 [--faults a,b] [--json FILE]`.
+"""Torture: `python -m tests.torture.run --seconds 600 --seed 7 [--faults a,b] [--lanes 2] [--json FILE]`.
 
 Rounds of about a minute, each on a new mesh, each judged when it is over. What is done when comes from the seed;
 what the operating system makes of it does not.
@@ -52,9 +52,17 @@ class Tally:
             self.checked["owners that lost the id"] += len(history.lost)
             self.violations += [f"{where}: {violation}" for violation in check(history)]
 
+    @property
+    def line(self) -> str:
+        events, faults = self.checked["events stored"], sum(self.faults.values())
+        return f"{faults} faults, {events} events, {len(self.violations)} violations so far"
+
     def __str__(self) -> str:
         lines = [f"{sum(self.faults.values())} faults injected"]
         lines += [f"  {count:6} {kind}" for kind, count in sorted(self.faults.items())]
+        lines += [
+            f"  {count:6} without effect: {kind}" for kind, count in sorted(self.without_effect.items())
+        ]
         lines += ["checked", *(f"  {count:8} {what}" for what, count in self.checked.items())]
         return "\n".join([*lines, f"{len(self.violations)} violations", *self.violations])
 
@@ -65,63 +73,71 @@ class Tally:
 async def round_of(
     kind: type[Place], faults: Sequence[type[Fault]], seed: int, seconds: float, tally: Tally
 ) -> None:
-    """One world, its faults, and the judgement."""
+    """One world, its faults, and the judgement. Raises: RuntimeError, if the place cannot be made here."""
     place = kind(Path(tempfile.mkdtemp(prefix=f"torture-{kind.name}-{seed}-")))
-    world, found = World(place, seed), len(tally.violations)
+    world, where, found = World(place, seed), f"{kind.name}, seed {seed}", len(tally.violations)
+    here = [fault for fault in faults if kind.name in fault.places]
     try:
         await world.start()
         stop = time.monotonic() + seconds
-        here = [fault for fault in faults if kind.name in fault.places]
         tracks = sorted({fault.track for fault in here})
         await asyncio.gather(
-            *(_track(world, [f for f in here if f.track == track], stop, tally) for track in tracks)
+            *(_track(world, track, [f for f in here if f.track == track], stop, tally) for track in tracks)
         )
-        tally.judge(await world.finish(), f"{kind.name}, seed {seed}")
+        tally.judge(await world.finish(), where)
+    except Error as error:
+        world.trouble.append(f"it could not be judged: {error!r}")
     finally:
         await world.stop()
-    trouble = world.trouble + [f"{line[2]}: {line[3]}" for line in world.lines("trouble")]
-    tally.violations += [f"{kind.name}, seed {seed}: {sentence}" for sentence in trouble]
+    world.trouble += [f"{line[2]}: {line[3]}" for line in world.lines("trouble")]
+    tally.violations += [f"{where}: {sentence}" for sentence in world.trouble]
     if len(tally.violations) > found:
         print(f"kept: {place.folder}", file=sys.stderr)
     else:
         shutil.rmtree(place.folder)
 
 
-async def _track(world: World, faults: list[type[Fault]], stop: float, tally: Tally) -> None:
+async def _track(world: World, name: str, faults: list[type[Fault]], stop: float, tally: Tally) -> None:
     """Faults one after the other, each kind as often as the others."""
-    choices = random.Random(world.random.random())
-    await asyncio.sleep(choices.uniform(2, 4))
+    dice = random.Random(f"{world.seed} {name}")
+    await asyncio.sleep(dice.uniform(2, 4))
     while True:
-        for fault in choices.sample(faults, len(faults)):
-            await asyncio.sleep(choices.uniform(0, 2 * fault.pause))
+        for fault in dice.sample(faults, len(faults)):
+            await asyncio.sleep(dice.uniform(0, 2 * fault.pause))
             if time.monotonic() > stop:
                 return
             effect = False
             with suppress(Error):
-                effect = await fault().inject(world)
+                effect = await fault().inject(world, random.Random(dice.random()))
             (tally.faults if effect else tally.without_effect)[fault.kind] += 1
 
 
-async def run(seconds: float, seed: int, faults: Sequence[type[Fault]], tally: Tally) -> None:
+class Rounds:
     """Rounds until the time is over, on every place where one of the faults can happen."""
-    names = [name for name in PLACES if any(fault.places[0] == name for fault in faults)]
-    stop = time.monotonic() + seconds
-    for number in count(1):
-        if number > 1 and (not names or stop - time.monotonic() < 10):
-            break
-        name = names[number % len(names)]
-        try:
-            await round_of(
-                PLACES[name], faults, seed * 1000 + number, min(stop - time.monotonic(), ROUND), tally
-            )
-        except RuntimeError as why:
-            print(f"SKIPPED, no round on place {name!r} on this machine: {why}", file=sys.stderr)
-            names.remove(name)
-        print(
-            f"round {number}, {name}: {sum(tally.faults.values())} faults, {tally.checked['events stored']} events, "
-            f"{len(tally.violations)} violations so far",
-            file=sys.stderr,
-        )
+
+    def __init__(self, seconds: float, seed: int, faults: Sequence[type[Fault]], tally: Tally) -> None:
+        self._stop = time.monotonic() + seconds
+        self._seed = seed
+        self._faults = faults
+        self._tally = tally
+        self._places = [name for name in PLACES if any(fault.places[0] == name for fault in faults)]
+        self._numbers = count()
+
+    async def run(self) -> None:
+        """One round after the other; several of these may run at a time."""
+        for number in self._numbers:
+            left = self._stop - time.monotonic()
+            if number and (not self._places or left < 10):
+                return
+            name = self._places[number % len(self._places)]
+            try:
+                await round_of(
+                    PLACES[name], self._faults, self._seed * 1000 + number, min(left, ROUND), self._tally
+                )
+            except RuntimeError as why:
+                print(f"SKIPPED, this machine has no place {name!r}: {why}", file=sys.stderr)
+                self._places.remove(name)
+            print(f"round {number}, {name}: {self._tally.line}", file=sys.stderr)
 
 
 def main() -> int:
@@ -129,12 +145,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--faults", default="", help="kinds, with commas; all without")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--lanes", type=int, default=1, help="rounds at a time")
+    parser.add_argument("--json", type=Path, help="where to write the tally to")
     options = parser.parse_args()
     wanted = [name.strip() for name in options.faults.split(",") if name]
     faults = [fault for fault in FAULTS if not wanted or any(fault.kind.startswith(name) for name in wanted)]
     tally = Tally()
-    asyncio.run(run(options.seconds, options.seed, faults, tally))
+    rounds = Rounds(options.seconds, options.seed, faults, tally)
+
+    async def run() -> None:
+        await asyncio.gather(*(rounds.run() for _ in range(options.lanes)))
+
+    asyncio.run(run())
     print(tally)
     if options.json:
         options.json.write_text(json.dumps(tally.to_json(), indent=1))

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -68,7 +67,7 @@ class Program:
         self.frozen = False
         config = {
             "name": self.life, "url": self.world.url, "record": str(self.record), "flag": str(self.world.flag),
-            "seed": self.world.random.random(), "addresses": self.world.addresses, **self.config,
+            "seed": f"{self.world.seed} {self.life}", "addresses": self.world.addresses, **self.config,
         }  # fmt: skip
         if self.role == "viewer":
             config["cursors"] = self.cursors()
@@ -133,14 +132,14 @@ class World:
     ) -> None:
         self.place = place
         self.folder = place.folder
-        self.random = random.Random(seed)
+        self.seed = seed
         self.servers = place.servers
         self.url = ",".join(server.url for server in self.servers)
         self.flag = self.folder / "flag"
         self.addresses = [f"p{number}" for number in range(processes)]
         hosts = [*place.namespaces, *[""] * (nodes - len(place.namespaces))]
         self.nodes = [
-            Program(self, "owner", f"n{number}", netns, most=2, rate=rate)
+            Program(self, "owner", f"n{number}", netns, most=3, rate=rate)
             for number, netns in enumerate(hosts)
         ]
         self.viewers = [Program(self, "viewer", f"v{number}") for number in range(3)]

@@ -109,7 +109,7 @@ async def test_connecting_to_a_cluster_without_a_leader_waits_and_then_says_so(
 async def test_of_those_who_change_a_key_at_the_same_time_one_wins_and_the_others_hear_of_a_conflict(
     tmp_path, version
 ):
-    async with three(tmp_path, version) as (one, others, connection), connected([others[0].url]) as second:
+    async with three(tmp_path, version) as (_, others, connection), connected([others[0].url]) as second:
         buckets = [Bucket(c, Names().claims) for c in (connection, second) for _ in range(4)]
         revision = await buckets[0].create("default.a", b"0")
         for _ in range(30):

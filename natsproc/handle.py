@@ -143,6 +143,10 @@ class ProcessHandle:
         """Send any command; the verbs below are this with names. Repeating an `id` changes nothing."""
         mesh = self.mesh
         order = Command(id or new_token(), verb, mesh.sender, epoch=epoch, **fields)
+        if verb == "kill":
+            from .closing import kill
+
+            return await mesh.io.call(kill(mesh, self.address, order, timeout=timeout))
         return await mesh.io.call(
             control.command(mesh.connection, mesh.names, self.address, order, timeout=timeout)
         )
@@ -184,7 +188,10 @@ class ProcessHandle:
         return await self.command("cancel", reason=reason, grace=grace, timeout=timeout or grace + 5.0)
 
     async def kill(self, *, reason: str = "", timeout: float = 10.0) -> Receipt:
-        """End it at once, without asking it. See `interrupt`."""
+        """End it at once, without asking it. See `interrupt`.
+
+        A run whose owner is gone is ended here; the receipt then says `unconfirmed`, as nobody saw it stop.
+        """
         return await self.command("kill", reason=reason, timeout=timeout)
 
     async def ping(self, *, timeout: float = 1.0) -> Receipt:

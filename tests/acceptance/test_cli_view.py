@@ -368,3 +368,8 @@ def test_what_is_unreachable_is_said_with_the_way_out(cli: Cli) -> None:
         line = tail.stderr.readline().decode()
     assert "does not answer" in line
     assert "natsproc kill gone" in line
+    killed = cli("kill", "gone", "-o", "json")
+    assert (killed.returncode, json.loads(killed.stdout)["status"]) == (1, "unconfirmed")
+    assert "kill unconfirmed: its owner is gone" in killed.stderr
+    assert cli.ok("ps", "-l", "test=gone", "-o", "id") == ""
+    assert cli("wait", "gone").returncode == 137

@@ -46,6 +46,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "status": "Say whether the embedded nats-server runs, and where.",
         "doctor": "Check server, version, rights, disk, streams and clock.",
         "setup": "Make the mesh's streams and buckets on a server of yours.",
+        "prune": "Forget what has ended.",
     },
     "Help": {
         "cheat": "Print runnable examples.",

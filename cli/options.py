@@ -195,6 +195,28 @@ Timeout = Annotated[
     float | None,
     typer.Option(parser=duration, metavar="DURATION", help="Give up after this time, as in 10s or 1h30m."),
 ]
+Keep = Annotated[
+    float | None,
+    typer.Option(
+        parser=duration,
+        metavar="DURATION",
+        help="How long events, messages and ended processes are kept; 30d unless said, 0 for ever.",
+    ),
+]
+MaxBytes = Annotated[
+    int | None,
+    typer.Option(
+        parser=size,
+        metavar="SIZE",
+        help="Of all logs together; 10GB or what there is room for, 0 without a bound.",
+    ),
+]
+MaxEvents = Annotated[
+    int | None,
+    typer.Option(
+        "--max-events-per-process", min=0, metavar="N", help="1000000 unless said, 0 without a bound."
+    ),
+]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for people; kept in the log.")]
 Last = Annotated[
     int | None,

@@ -17,6 +17,7 @@ from natsproc.bus.claims import insist
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.liveness import Gone, unreachable_among
 from natsproc.bus.registry import Registry
+from natsproc.bus.retention import Retention
 from natsproc.bus.thread import IOThread
 from natsproc.errors import Closed, Error, NotAllowed
 from natsproc.protocol.landing import When
@@ -113,6 +114,7 @@ class Mesh:
             await self.connection.close()
             raise
         self.registry = Registry(self.connection, self.names)
+        self._retention = Retention(self.connection, self.names)
         self._node = None
 
     def close(self) -> None:
@@ -189,6 +191,18 @@ class Mesh:
         return [
             ProcessInfo(record, quiet.get(record.address), gone.get(record.address)) for record in records
         ]
+
+    async def ended(self, older: float = 0.0, *, namespace: str | None = None) -> Sequence[Record]:
+        """The records of what ended at least `older` seconds ago, by the server's clock; the oldest first."""
+        chosen = namespace or self.namespace
+        return await self.io.call(self._retention.ended(older, None if chosen == "*" else chosen))
+
+    async def prune(self, process: str | Address, *, dry_run: bool = False) -> None:
+        """Remove all that the mesh has of a process that has ended: record, log, inbox and id; or see whether it may.
+
+        Raises: NoSuchProcess; Refused if its run has not ended; NotAllowed; BadName.
+        """
+        await self.io.call(self._retention.prune(self.address(process), dry_run=dry_run))
 
     async def watch(self, *, namespace: str | None = None) -> AsyncIterator[tuple[Address, Record | None]]:
         """Every change of what runs, from now on: the address, and its record or None once it has ended."""

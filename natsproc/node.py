@@ -16,6 +16,7 @@ from natsproc.bus.clock import now
 from natsproc.bus.connection import Connection
 from natsproc.bus.discovery import Discovery
 from natsproc.bus.registry import LeaseKeeper, Registry
+from natsproc.bus.retention import Retention
 from natsproc.bus.writer import Writer
 from natsproc.errors import OwnershipLost
 from natsproc.protocol.landing import check_allow
@@ -90,6 +91,7 @@ class Node:
         await self._keeper.start()
         await self.writer.start()
         await self._discovery.start(self._keeper.lease.started)
+        self._pruning = asyncio.create_task(Retention(self.connection, self.names).now_and_then(self.name))
 
     async def host(self, spec: Spec) -> Hosted:
         """Own a process from here on. Raises: as `Hosted.open`."""
@@ -112,6 +114,7 @@ class Node:
     async def stop(self) -> None:
         """End what runs here, store what is pending, and say goodbye."""
         await asyncio.gather(*(hosted.stop() for hosted in self.hosted.values()))
+        self._pruning.cancel()
         await self._discovery.stop()
         await self.writer.close(timeout=5.0)
         await self._keeper.stop()

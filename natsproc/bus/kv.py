@@ -41,9 +41,19 @@ def marker_of(headers: Mapping[str, str]) -> str:
     return _MARKERS.get(headers.get(_REASON) or headers.get(_OPERATION) or "", "")
 
 
+def _expiring(ttl: int | None) -> Headers:
+    return {"Nats-TTL": str(ttl)} if ttl else {}
+
+
 def _value(entry: StoredEntry) -> Value | None:
     """What a key holds after this write; None if it is gone."""
     return None if marker_of(entry.headers or {}) else Value(entry.payload, entry.position, entry.time)
+
+
+async def purge(connection: Connection, stream: str, subject: str, upto: int) -> None:
+    """Remove what a stream has of a subject, wildcards included, up to a position. Raises: as `Connection.api`."""
+    if upto:
+        await connection.api(f"STREAM.PURGE.{stream}", {"filter": subject, "seq": upto + 1}, timeout=30)
 
 
 class Bucket:
@@ -90,41 +100,49 @@ class Bucket:
             behind = last.position
         return values
 
+    async def last(self, key: str) -> tuple[int, bool]:
+        """Return the revision of the last write to a key (0: none), and whether it holds a value. As `get`."""
+        entry = await self._history.last_from_leader(self.subject(key))
+        return (entry.position, _value(entry) is not None) if entry else (0, False)
+
     async def put(self, key: str, value: bytes, ttl: int | None = None) -> int:
         """Write unconditionally and return the revision; `ttl` is in whole seconds, at least 1.
 
         Raises: what `Connection.store` raises.
         """
-        return await self._store(key, value, {"Nats-TTL": str(ttl)} if ttl else {})
+        return await self._store(key, value, _expiring(ttl))
 
-    async def update(self, key: str, value: bytes, revision: int) -> int:
+    async def update(self, key: str, value: bytes, revision: int, ttl: int | None = None) -> int:
         """Write if the key's last revision still is `revision` (0: never written), and return the new one.
 
         Raises: Conflict; TimedOut, after which nobody knows: read the key from the leader.
         """
-        return await self._store(key, value, {_EXPECTED: str(revision)})
+        return await self._store(key, value, {_EXPECTED: str(revision)} | _expiring(ttl))
 
-    async def create(self, key: str, value: bytes) -> int:
+    async def create(self, key: str, value: bytes, ttl: int | None = None) -> int:
         """Write if the key holds nothing, which it also does once deleted or expired.
 
         Raises: Conflict; TimedOut, after which nobody knows: read the key from the leader.
         """
         try:
-            return await self.update(key, value, 0)
+            return await self.update(key, value, 0, ttl)
         except Conflict:
             last = await self._history.last_from_leader(self.subject(key))
             if last is None or _value(last):
                 raise
-        return await self.update(key, value, last.position)
+        return await self.update(key, value, last.position, ttl)
 
     async def purge(self, key: str, ttl: int | None = None, *, revision: int = 0) -> int:
         """Remove the key and its history, leaving a marker, for `ttl` seconds if given. Returns its revision.
 
         Raises: Conflict, if a `revision` is given and is not the key's last.
         """
-        headers = {_OPERATION: "PURGE", "Nats-Rollup": "sub"}
-        headers |= {"Nats-TTL": str(ttl)} if ttl else {}
+        headers = {_OPERATION: "PURGE", "Nats-Rollup": "sub"} | _expiring(ttl)
         return await self._store(key, b"", headers | ({_EXPECTED: str(revision)} if revision else {}))
+
+    async def forget(self, key: str, upto: int) -> None:
+        """Remove what was written to a key up to a revision, markers too. Raises: what `Connection.api` raises."""
+        await purge(self.connection, f"KV_{self.name}", self.subject(key), upto)
 
     async def _store(self, key: str, value: bytes, headers: Headers) -> int:
         for _ in range(_TRIES):

@@ -11,22 +11,29 @@ from typing import Any, Literal
 from natsproc.errors import MeshMismatch, NoMesh, NoServer, TimedOut
 from natsproc.protocol.names import Names
 
+from . import limits as limiting
 from .connection import ApiError, Connection
+from .limits import DEDUPLICATION_SECONDS, Limits
 
 LEASE_SECONDS = 4
 MARKER_SECONDS = 7 * 86400  #: for which the server knows since when a lease is gone
-DEDUPLICATION_SECONDS = 120
 ELECTION_SECONDS = 15.0  #: for which a cluster may be without a leader
 _NOT_FOUND = 10059
 _UNAVAILABLE = 503
 _EXISTS = 10058
+_NO_SPACE = (10002, 10005, 10023, 10047)
 _SECOND = 1_000_000_000
 
 Durability = Literal["file", "memory"]
 
 
 def configurations(
-    names: Names, version: tuple[int, int], *, replicas: int = 1, storage: Durability = "file"
+    names: Names,
+    version: tuple[int, int],
+    *,
+    replicas: int = 1,
+    storage: Durability = "file",
+    limits: Limits = limiting.DEFAULT,
 ) -> list[dict[str, Any]]:
     """The stream configurations that a mesh needs on a server of that version, as JetStream's API takes them."""
     p = names.prefix
@@ -69,6 +76,9 @@ def configurations(
         "allow_msg_ttl": True,
         "subject_delete_marker_ttl": MARKER_SECONDS * _SECOND,
     }
+    chosen = limits.settings(names)
+    events |= chosen[names.event_stream]
+    inbox |= chosen[names.inbox_stream]
     return [events, inbox, _bucket(base, names.claims), registry, _bucket(base, names.ended), leases]
 
 
@@ -88,6 +98,7 @@ def _bucket(base: dict[str, Any], name: str) -> dict[str, Any]:
 
 # What an operator may choose without breaking us; everything else has to be as configured.
 _FREE = {"storage", "num_replicas", "max_consumers", "duplicate_window"}
+_FREE_IN_LOGS = _FREE | limiting.CHOSEN
 # What an older natsproc or server did not give our streams, and `setup` may add.
 _ADDED = {"allow_batched", "allow_msg_ttl", "subject_delete_marker_ttl"}
 
@@ -95,8 +106,9 @@ _ADDED = {"allow_batched", "allow_msg_ttl", "subject_delete_marker_ttl"}
 def differences(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
     """What in `found` we cannot work with: the setting, and a part of a sentence on it."""
     wrong = {}
+    free = _FREE_IN_LOGS if "max_age" in wanted else _FREE
     for key, value in wanted.items():
-        if key in _FREE:
+        if key in free:
             continue
         actual = found.get(key)
         if isinstance(value, dict):
@@ -165,26 +177,53 @@ def _refuse_mismatch(wanted: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 async def setup(
-    connection: Connection, names: Names, *, replicas: int = 1, storage: Durability = "file"
+    connection: Connection,
+    names: Names,
+    *,
+    replicas: int = 1,
+    storage: Durability = "file",
+    limits: Limits = limiting.NONE,
 ) -> list[str]:
-    """Make what the mesh lacks, and return the names of what was made.
+    """Make what the mesh lacks, change the limits that were asked for, and return the names of what was made or changed.
 
-    What exists is checked and never altered, with one exception: what an older natsproc or server did not give
-    our own streams is added. Raises: MeshMismatch, NotAllowed, ServerUnfit.
+    What exists is otherwise checked and never altered, with one exception: what an older natsproc or server did not
+    give our own streams is added. Raises: MeshMismatch, NotAllowed, ServerUnfit.
     """
     made = []
-    for config in configurations(names, connection.server_version, replicas=replicas, storage=storage):
-        info = await inspect(connection, config["name"])
+    asked, whole = limits.settings(names), limits.over(limiting.DEFAULT)
+    for config in configurations(
+        names, connection.server_version, replicas=replicas, storage=storage, limits=whole
+    ):
+        name = config["name"]
+        info = await inspect(connection, name)
         if info is None:
-            try:
-                info = await connection.api(f"STREAM.CREATE.{config['name']}", config, timeout=10)
-                made.append(config["name"])
-            except ApiError as error:
-                if error.err_code != _EXISTS:  # somebody else was faster
-                    raise
-                info = await connection.api(f"STREAM.INFO.{config['name']}")
+            info, ours = await _create(connection, config, smaller=limits.max_bytes is None)
+            made += [name] * ours
         elif (missing := differences(config, info["config"]).keys()) and missing <= _ADDED:
-            grown = info["config"] | {name: config[name] for name in missing}
-            info = await connection.api(f"STREAM.UPDATE.{config['name']}", grown)
+            grown = info["config"] | {key: config[key] for key in missing}
+            info = await connection.api(f"STREAM.UPDATE.{name}", grown)
         _refuse_mismatch(config, info["config"])
+        changed = {
+            key: value for key, value in asked.get(name, {}).items() if info["config"].get(key) != value
+        }
+        if changed:
+            await connection.api(f"STREAM.UPDATE.{name}", info["config"] | changed)
+            made.append(name)
     return made
+
+
+async def _create(
+    connection: Connection, config: dict[str, Any] | None, *, smaller: bool
+) -> tuple[dict[str, Any], bool]:
+    """Make a stream, with fewer bytes if need be and allowed; returns its info, and whether it was us who made it."""
+    while config:
+        name = config["name"]
+        try:
+            return await connection.api(f"STREAM.CREATE.{name}", config, timeout=10), True
+        except ApiError as error:
+            if error.err_code == _EXISTS:  # somebody else was faster
+                return await connection.api(f"STREAM.INFO.{name}"), False
+            config = limiting.with_less(config) if smaller and error.err_code in _NO_SPACE else None
+            if config is None:
+                raise
+    raise AssertionError

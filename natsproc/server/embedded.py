@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from natsproc.access import Authority, local_sender, write_private
+from natsproc.bus.limits import Limits
 from natsproc.errors import Error
 from natsproc.protocol.names import DEFAULT_PREFIX, Names, new_token
 
@@ -35,8 +36,14 @@ class Wishes:
         return replace(state, **{name: value for name, value in vars(self).items() if value is not None})
 
 
-def start(home: Home, wishes: Wishes | None = None, *, prefix: str = DEFAULT_PREFIX) -> bool:
-    """Make sure that the home's server runs and has a mesh; say whether it had to be started.
+def start(
+    home: Home,
+    wishes: Wishes | None = None,
+    *,
+    prefix: str = DEFAULT_PREFIX,
+    limits: Limits | None = None,
+) -> bool:
+    """Make sure that the home's server runs and has a mesh, with these limits; say whether it had to be started.
 
     Blocks until both are so. However many start it at once, one server runs.
 
@@ -57,7 +64,7 @@ def start(home: Home, wishes: Wishes | None = None, *, prefix: str = DEFAULT_PRE
             )
         if not started and not _comes_up(home, state):
             raise _failure(home)
-        _make_mesh(home, state, prefix)
+        _make_mesh(home, state, prefix, limits)
     return started
 
 
@@ -137,7 +144,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _make_mesh(home: Home, state: State, prefix: str) -> None:
+def _make_mesh(home: Home, state: State, prefix: str, limits: Limits | None) -> None:
     from natsproc.bus import streams
     from natsproc.bus.connection import Connection
     from natsproc.bus.thread import IOThread
@@ -147,7 +154,7 @@ def _make_mesh(home: Home, state: State, prefix: str) -> None:
     async def make() -> None:
         connection = await Connection.open(endpoint_of(home, state))
         try:
-            await streams.setup(connection, Names(prefix))
+            await streams.setup(connection, Names(prefix), limits=limits or Limits())
         finally:
             await connection.close()
 

@@ -202,12 +202,12 @@ async def test_an_ended_id_is_restarted_by_one_of_many(connection, writer):
 async def test_a_write_whose_answer_was_lost_is_made_once(connection, writer, monkeypatch, applied, step):
     calls, original = [], Bucket.update
 
-    async def flaky(self, key, value, revision):
-        calls.append(revision)
+    async def flaky(self, *write):
+        calls.append(write)
         if len(calls) != step + 1:
-            return await original(self, key, value, revision)
+            return await original(self, *write)
         if applied:
-            await original(self, key, value, revision)
+            await original(self, *write)
         raise TimedOut("lost")
 
     monkeypatch.setattr(Bucket, "update", flaky)

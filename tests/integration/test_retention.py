@@ -200,7 +200,10 @@ async def test_an_id_that_is_used_anew_is_a_stranger(mesh, connection, names):
         await shown(mesh, "name", after=cursor)
     items = await shown(mesh, "name")
     assert [item.offset for item in items if isinstance(item, natsproc.Event)] == list(range(1, 23))
-    # nor where its own beginning was trimmed
+    # nor where its own beginning was trimmed, and with it what tells by the offsets
+    async with mesh.own("name", restart=True) as proc:
+        for n in range(20):
+            await proc.emit("said", n)
     entry = await History(connection, names.event_stream).last(names.events(proc.address))
     await connection.api(
         f"STREAM.PURGE.{names.event_stream}", {"filter": entry.subject, "seq": entry.position - 3}

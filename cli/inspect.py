@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from natsproc_cli import exits, options
-from natsproc_cli.describe import way_out
 from natsproc_cli.options import Target, run_async, with_target
 
 
@@ -27,6 +26,7 @@ def inspect(
 
     async def work() -> int:
         from natsproc.errors import AlreadyEnded, NoSuchProcess, Unreachable
+        from natsproc_cli.describe import way_out
 
         async with target.connect() as mesh:
             process = mesh.process(address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from natsproc_cli import describe, exits, options
+from natsproc_cli import exits, options
 from natsproc_cli.options import Target, run_async, with_target
 from natsproc_cli.tail import detached
 
@@ -27,6 +27,8 @@ def wait(
     from natsproc.errors import TimedOut
 
     def told(item: Notice) -> None:
+        from natsproc_cli import describe
+
         if item.type == "unreachable":
             exits.remark(f"{id} is unreachable: {describe.notice(item)}")
 

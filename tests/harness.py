@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "nats-server"
@@ -154,3 +155,16 @@ def running(folder: Path, version: str | None = None, **options: object) -> Iter
         yield server.start()
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str = "48m") -> Iterator[Path]:
+    """A file system of its own for a store, or a loud skip."""
+    folder.mkdir(parents=True)
+    made = sys.platform == "linux" and os.geteuid() == 0 and shutil.which("mount")
+    if not made or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]).returncode:
+        pytest.skip("NOT TESTED: a full disk needs a tmpfs, and only root on Linux can mount one")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)

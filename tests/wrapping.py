@@ -27,8 +27,10 @@ from natsproc.command.run import run_command
 from natsproc.command.runner import Wrapped
 
 async def main(url, id, options, *argv):
+    wrapped = json.loads(options)
+    how = wrapped.pop("how", {})
     async with natsproc.connect(url, sender="owner") as mesh:
-        return await run_command(mesh, Wrapped(argv, **json.loads(options)), id=id, foreground=True)
+        return await run_command(mesh, Wrapped(argv, **wrapped), id=id, foreground=True, **how)
 
 sys.exit(asyncio.run(main(*sys.argv[1:])).code)
 """

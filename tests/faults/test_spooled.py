@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from cli_harness import Cli
-from harness import Server, wait_for
+from harness import Server, small_disk, wait_for
 from wrapping import Job, Shell, make_mesh
 from writing import until
 
@@ -109,6 +109,32 @@ async def test_code_chooses_to_wait_to_spool_or_to_drop(
     dropped = sum(event.data["count"] for event in found if event.type == "dropped")
     assert kept == list(range(1000 - dropped))
     assert bool(dropped) == (when_full == "drop")
+
+
+async def test_a_disk_without_room_makes_the_command_wait_and_says_so(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with small_disk(tmp_path / "home", "2m") as home:
+        monkeypatch.setenv("NATSPROC_HOME", str(home))
+        await make_mesh(server.url)
+        env = {**os.environ, "UNTIL": str(tmp_path / "done")}
+        async with natsproc.connect(server.url) as mesh:
+            (await mesh.node()).writer._max_events = 100
+            argv, how = (sys.executable, "-c", STEADY, "5000", "0.001"), {"troubled": said.append}
+            async with Job(mesh, *argv, env=env, how=how) as job:
+                await job.shows("line 10 ")
+                await asyncio.to_thread(server.kill)
+                await until(lambda: said, 60)
+                await asyncio.to_thread(server.start)
+                (tmp_path / "done").touch()
+                assert (await job.ended()).code == 0
+            found = await job.events()
+        assert list((home / "spool").iterdir()) == []
+    assert "No space left" in said[0]
+    warnings = [event.data["text"] for event in found if event.type == "log"]
+    assert warnings == said[:1]
+    read_lines("".join(event.data["text"] for event in found if event.type == "output"))
 
 
 def spooled(pid: int) -> int:

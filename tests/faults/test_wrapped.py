@@ -34,7 +34,7 @@ def test_ctrl_c_works_while_the_bus_is_blocked(server: Server, tmp_path: Path) -
     folder = tmp_path / "pids"
     folder.mkdir()
     shell = Shell(server.url)
-    with shell.started("bash", "-c", FLOOD.format(folder=folder), echo=False) as process:
+    with shell.started("bash", "-c", FLOOD.format(folder=folder), echo=False, how={"spool": 0}) as process:
         wait_for(lambda: list(folder.iterdir()), 60, "the command")
         (pid,) = [int(file.name) for file in folder.iterdir()]
         server.freeze()

@@ -1,7 +1,6 @@
 """The writing side under real faults: killed, frozen and shrunk servers, and a full disk."""
 
 import asyncio
-import contextlib
 import os
 import shutil
 import subprocess
@@ -9,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import running
+from harness import running, small_disk
 from writing import NAMES, SERVERS, A, B, C, connected, events, own, stored, until, writing
 
 from natsproc.bus import ingest
@@ -124,19 +123,6 @@ async def test_a_stream_without_a_leader_is_waited_for(server, monkeypatch):
         assert len(emptied) == 3
         assert writer.stats.broken
         assert [event.data["n"] for event in await events(connection, A)] == list(range(100))
-
-
-@contextlib.contextmanager
-def small_disk(folder, size="48m"):
-    """A file system of its own for a store, or a loud skip."""
-    folder.mkdir(parents=True)
-    made = sys.platform == "linux" and os.geteuid() == 0 and shutil.which("mount")
-    if not made or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]).returncode:
-        pytest.skip("NOT TESTED: a full disk needs a tmpfs, and only root on Linux can mount one")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.mark.parametrize("version", SERVERS)

@@ -26,6 +26,7 @@ def cancel(
         ),
     ] = None,
     reason: options.Reason = "",
+    hold: options.Hold = None,
     output: options.Output = "text",
 ) -> int:
     """Ask a process to end, and make it after a grace time.
@@ -34,4 +35,6 @@ def cancel(
     too late.
     """
     seconds = GRACE_SECONDS if grace is None else grace
-    return command(target, ids, output, lambda process: process.cancel(reason=reason, grace=seconds))
+    return command(
+        target, ids, output, lambda process: process.cancel(reason=reason, grace=seconds, hold=hold or 0)
+    )

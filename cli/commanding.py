@@ -45,10 +45,13 @@ def command(target: Target, ids: list[str], output: str, ask: Ask) -> int:
 def _print(address: str, receipt: Receipt, output: str) -> int:
     from natsproc_cli.terminal import one_line
 
-    code = _CODES[receipt.status]
+    held = receipt.data.get("held_until")
+    code = 0 if held else _CODES[receipt.status]
     why = one_line(receipt.why)
     if output == "json":
         exits.print_json({"process": address, **receipt.to_json()})
+    elif held:
+        print(f"{address}: {receipt.verb} accepted: {why}", flush=True)
     elif code == 0:
         where = f"event {receipt.offset}" if receipt.offset else f"epoch {receipt.epoch}"
         print(f"{address}: {receipt.verb} applied ({where})" + (f": {why}" if why else ""), flush=True)

@@ -20,6 +20,7 @@ def interrupt(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="The message is JSON.")] = False,
     reason: options.Reason = "",
+    hold: options.Hold = None,
     turn: Annotated[
         int | None,
         typer.Option(
@@ -36,5 +37,8 @@ def interrupt(
     """
     data = message if message is None or not json else options.json_value(message, "--message")
     return command(
-        target, ids, output, lambda process: process.interrupt(data, reason=reason, turn=turn, hard=hard)
+        target,
+        ids,
+        output,
+        lambda process: process.interrupt(data, reason=reason, turn=turn, hard=hard, hold=hold or 0),
     )

@@ -217,6 +217,14 @@ MaxEvents = Annotated[
         "--max-events-per-process", min=0, metavar="N", help="1000000 unless said, 0 without a bound."
     ),
 ]
+Hold = Annotated[
+    float | None,
+    typer.Option(
+        parser=duration,
+        metavar="DURATION",
+        help="If nobody serves it now, keep this for whoever starts it or takes it over within that time.",
+    ),
+]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for people; kept in the log.")]
 Last = Annotated[
     int | None,

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from natsproc.bus import control
+from natsproc.bus import control, holding
 from natsproc.bus.claims import claim, insist, mark_ended
 from natsproc.bus.clock import now
 from natsproc.bus.log import EventLog
@@ -28,18 +28,22 @@ RETRY_SECONDS = 0.3
 WHY = "its owner is gone: the run was ended from outside, and nobody saw what it ran stop"
 
 
-async def kill(mesh: Mesh, address: Address, command: Command, *, timeout: float) -> Receipt:
+async def kill(
+    mesh: Mesh, address: Address, command: Command, *, timeout: float, hold: float = 0.0
+) -> Receipt:
     """Have a process killed by its owner, or end its run here if it has none any more. On the I/O thread.
 
-    Raises: Unreachable, if it does not answer within `timeout` seconds and its node holds a lease all the same;
-    and as `control.command`.
+    If that cannot be done within `timeout` seconds, because its node holds a lease and yet does not answer, it is
+    held for `hold` seconds, or raises Unreachable. Raises too: as `control.command`.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + timeout
     while True:
         try:
             left = max(deadline - clock(), RETRY_SECONDS)
-            return await control.command(mesh.connection, mesh.names, address, command, timeout=left)
+            return await control.command(
+                mesh.connection, mesh.names, address, command, timeout=left, hold=hold
+            )
         except Unreachable as silent:
             try:
                 return await close(await mesh.started_node(), address, command)
@@ -49,6 +53,8 @@ async def kill(mesh: Mesh, address: Address, command: Command, *, timeout: float
                 AlreadyRunning,
                 OwnershipLost,
             ) as taken:  # by another owner, or it was there all the while
+                if clock() > deadline and hold:
+                    return await holding.hold(mesh.connection, mesh.names, address, command, hold)
                 if clock() > deadline:
                     raise Unreachable(f"{silent}. It was left alone: {taken}") from None
             await asyncio.sleep(RETRY_SECONDS)

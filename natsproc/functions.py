@@ -206,6 +206,7 @@ async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIte
         await mesh.io.call(hosted.open(target))
         proc = Process(mesh.io, hosted, target.interruptions)
         async with target.interruptions.main_scope():
+            await target.interruptions.gate()  # what was held for it comes before its code
             with _ctrl_c(target.interruptions) if foreground else nullcontext():
                 yield proc
         result = proc.result_data

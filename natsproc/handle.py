@@ -136,19 +136,24 @@ class ProcessHandle:
         verb: str,
         *,
         timeout: float = 5.0,
+        hold: float = 0.0,
         id: str | None = None,
         epoch: int | None = None,
         **fields: Any,
     ) -> Receipt:
-        """Send any command; the verbs below are this with names. Repeating an `id` changes nothing."""
+        """Send any command; the verbs below are this with names. Repeating an `id` changes nothing.
+
+        If nobody serves the process, it is kept for `hold` seconds, for whoever starts or takes over the process
+        meanwhile: the receipt says `accepted`, and until when in `data["held_until"]`.
+        """
         mesh = self.mesh
         order = Command(id or new_token(), verb, mesh.sender, epoch=epoch, **fields)
         if verb == "kill":
             from .closing import kill
 
-            return await mesh.io.call(kill(mesh, self.address, order, timeout=timeout))
+            return await mesh.io.call(kill(mesh, self.address, order, timeout=timeout, hold=hold))
         return await mesh.io.call(
-            control.command(mesh.connection, mesh.names, self.address, order, timeout=timeout)
+            control.command(mesh.connection, mesh.names, self.address, order, timeout=timeout, hold=hold)
         )
 
     async def interrupt(
@@ -159,6 +164,7 @@ class ProcessHandle:
         turn: int | None = None,
         hard: bool = False,
         timeout: float = 5.0,
+        hold: float = 0.0,
     ) -> Receipt:
         """Stop what it is doing now, as Ctrl-C does, and optionally say what to do instead.
 
@@ -166,33 +172,40 @@ class ProcessHandle:
         sender. It ends the turn that is under way, not the process; between turns it is too late. `turn`, the
         offset of a `turn_began` event, is the only one that it is meant for: too late once that is over. `hard`
         also reaches code that never awaits. What it is in the middle of in C ends first: then the receipt says
-        `accepted` after `timeout` seconds, and the interrupt stays valid.
+        `accepted` after `timeout` seconds, and the interrupt stays valid. For `hold` see `command`.
         Raises: NoSuchProcess, Unreachable, NotAllowed. Protocol: section 5.
         """
         return await self.command(
-            "interrupt", message=message, reason=reason, turn=turn, hard=hard, timeout=timeout
+            "interrupt", message=message, reason=reason, turn=turn, hard=hard, timeout=timeout, hold=hold
         )
 
-    async def pause(self, *, reason: str = "", timeout: float = 5.0) -> Receipt:
+    async def pause(self, *, reason: str = "", timeout: float = 5.0, hold: float = 0.0) -> Receipt:
         """Hold it: an OS command at once, Python code at its next call that may wait. See `interrupt`."""
-        return await self.command("pause", reason=reason, timeout=timeout)
+        return await self.command("pause", reason=reason, timeout=timeout, hold=hold)
 
-    async def resume(self, *, reason: str = "", timeout: float = 5.0) -> Receipt:
+    async def resume(self, *, reason: str = "", timeout: float = 5.0, hold: float = 0.0) -> Receipt:
         """Let it go on after a pause. See `interrupt`."""
-        return await self.command("resume", reason=reason, timeout=timeout)
+        return await self.command("resume", reason=reason, timeout=timeout, hold=hold)
 
     async def cancel(
-        self, *, reason: str = "", grace: float = GRACE_SECONDS, timeout: float | None = None
+        self,
+        *,
+        reason: str = "",
+        grace: float = GRACE_SECONDS,
+        timeout: float | None = None,
+        hold: float = 0.0,
     ) -> Receipt:
         """End it, with `grace` seconds to tidy up; the receipt says that it is gone. See `interrupt`."""
-        return await self.command("cancel", reason=reason, grace=grace, timeout=timeout or grace + 5.0)
+        return await self.command(
+            "cancel", reason=reason, grace=grace, timeout=timeout or grace + 5.0, hold=hold
+        )
 
-    async def kill(self, *, reason: str = "", timeout: float = 10.0) -> Receipt:
+    async def kill(self, *, reason: str = "", timeout: float = 10.0, hold: float = 0.0) -> Receipt:
         """End it at once, without asking it. See `interrupt`.
 
         A run whose owner is gone is ended here; the receipt then says `unconfirmed`, as nobody saw it stop.
         """
-        return await self.command("kill", reason=reason, timeout=timeout)
+        return await self.command("kill", reason=reason, timeout=timeout, hold=hold)
 
     async def ping(self, *, timeout: float = 1.0) -> Receipt:
         """Ask its node whether it runs; answered also while its code blocks."""

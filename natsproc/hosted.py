@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from natsproc.bus.claims import Owned, claim, insist, mark_ended
 from natsproc.bus.clock import now
 from natsproc.bus.control import ServedControl
+from natsproc.bus.holding import HeldCommands
 from natsproc.bus.inbox import InboxReader
 from natsproc.bus.log import EventLog
 from natsproc.bus.spool import Spool
@@ -28,7 +29,7 @@ from natsproc.errors import (
     TimedOut,
     TooLarge,
 )
-from natsproc.protocol.messages import Command, Outcome, Receipt, Status
+from natsproc.protocol.messages import COMMAND, Command, Message, Outcome, Receipt, Status
 from natsproc.protocol.records import Record
 
 from .mailbox import Mailbox
@@ -77,6 +78,7 @@ class Hosted:
         self._revision = 0
         self._noted: dict[tuple[str, str], int] = {}  # sender and command → offset of what records it
         self._control: ServedControl | None = None
+        self._held: HeldCommands | None = None
         self._inbox: InboxReader | None = None
         self._hear_no_more: Callable[[], Awaitable[None]] | None = None
         self._forget: Callable[[], None] = lambda: None
@@ -142,17 +144,29 @@ class Hosted:
         # the control subject is served before anyone can find the process, and waits for its target
         self._control = ServedControl(node.connection, node.name, owned.epoch, self._apply)
         await self._control.start(node.names.control(spec.address))
+        self._held = HeldCommands(
+            node.connection, node.names, spec.address, self._control.take, owned.carried.commands
+        )
         self._inbox = InboxReader(
-            node.connection, node.names, spec.address, self.mailbox.put, owned.carried.received
+            node.connection, node.names, spec.address, self._deliver, owned.carried.received
         )
         await self._inbox.start()
+        await self._held.examined()
         self._hear_no_more = await node.registry.hear(spec.address, self._written)
-        self._revision = await insist(lambda: node.registry.put(self.record))
+        async with self._recording:
+            self._revision = await insist(lambda: node.registry.put(self.record))
         self._forget = node.connection.on_reconnect(self._make_sure)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         self._tasks.add(task := asyncio.create_task(work))
         task.add_done_callback(self._tasks.discard)
+
+    def _deliver(self, message: Message) -> None:
+        """Take what the inbox brings: commands that were held are not for the code."""
+        if message.kind == COMMAND and self._held:
+            self._held.hear(message)
+        else:
+            self.mailbox.put(message)
 
     def _written(self, record: Record | None) -> None:
         """Somebody has written our record: we, a newer owner, or whoever closed the run."""
@@ -333,6 +347,8 @@ class Hosted:
             await self._hear_no_more()
         if self._inbox:
             await self._inbox.close()
+        if self._held:
+            self._held.close()
         async with self._recording:
             time = now()
             self.record = replace(

@@ -90,7 +90,7 @@ class Interruptions:
         """Stands before whatever may wait: holds while paused, except code that is being stopped."""
         if self.lost:
             raise self.lost
-        if self._orders and any(order.open is None for order in self._orders):
+        if self._orders:
             await asyncio.sleep(0)  # so that code which never suspends is reached, too
         while self.paused and not self._being_stopped():
             self._resumed.clear()

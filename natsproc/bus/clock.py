@@ -6,7 +6,7 @@ This node's clock is only ever shown; no decision compares two machines' clocks.
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 _cached: tuple[int, str] = (0, "")
 
@@ -20,6 +20,11 @@ def now() -> str:
         text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
         _cached = (seconds, text)
     return f"{text}.{nanoseconds // 1_000_000:03d}Z"
+
+
+def later(seconds: float) -> str:
+    """The time of this machine in so many seconds."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")[:19] + "Z"
 
 
 def seconds_between(earlier: str, later: str) -> float:

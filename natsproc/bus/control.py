@@ -28,6 +28,7 @@ from natsproc.errors import (
 from natsproc.protocol.messages import Command, Receipt, encode
 from natsproc.protocol.names import Address, Names, reply_is_clients
 
+from . import holding
 from .connection import Connection, NoResponders
 from .registry import Registry
 
@@ -38,11 +39,18 @@ Apply = Callable[[Command], Awaitable[Receipt]]
 
 
 async def command(
-    connection: Connection, names: Names, address: Address, command: Command, *, timeout: float = 5.0
+    connection: Connection,
+    names: Names,
+    address: Address,
+    command: Command,
+    *,
+    timeout: float = 5.0,
+    hold: float = 0.0,
 ) -> Receipt:
     """Send a command and return its final receipt, or the one that says `accepted` if time runs out behind it.
 
-    Lost connections are waited for and the command repeated under its id, which changes nothing.
+    Lost connections are waited for and the command repeated under its id, which changes nothing. If nobody
+    serves the process, it is kept for `hold` seconds, if any; a `kill` only if no run of it is on record.
     Raises: NoSuchProcess, Unreachable, NotAllowed, NoServer, TooLarge.
     """
     payload = encode(command.to_json(), "command")
@@ -69,9 +77,13 @@ async def command(
                     await connection.wait_connected()
                 except NoResponders:
                     silent_since = silent_since or clock()
-                    if (late := await _too_late(connection, names, address, command)) is not None:
+                    late = await _too_late(connection, names, address, command, to_be_held=hold > 0)
+                    silent_for_long = clock() - silent_since > BACK_SECONDS
+                    if hold and (late or (silent_for_long and command.verb != "kill")):
+                        return await holding.hold(connection, names, address, command, hold)
+                    if late:
                         return late
-                    if clock() - silent_since > BACK_SECONDS:
+                    if silent_for_long:
                         raise Unreachable(
                             f"the node of {address} does not answer: it is gone or cut off"
                         ) from None
@@ -85,6 +97,8 @@ async def command(
             raise NoServer(
                 f"the connection to {connection.url} was lost, and did not return in {timeout:g} s"
             ) from None
+        if hold and command.verb != "kill":
+            return await holding.hold(connection, names, address, command, hold)
         raise Unreachable(
             f"the node of {address} did not answer {command.verb!r} within {timeout:g} s: it is overloaded, "
             "stopped or cut off. Look with `natsproc ps -a`"
@@ -104,19 +118,23 @@ async def _exchange(connection: Connection, subject: str, id: str, payload: byte
 
 
 async def _too_late(
-    connection: Connection, names: Names, address: Address, command: Command
+    connection: Connection, names: Names, address: Address, command: Command, *, to_be_held: bool
 ) -> Receipt | None:
-    """The receipt for a process that has ended; None if it should be running. Raises: NoSuchProcess."""
+    """The receipt for a process that does not run; None if it should be running.
+
+    Raises: NoSuchProcess, for one that never ran, unless the command is `to_be_held` for it.
+    """
     try:
         record = await Registry(connection, names).get(address)
     except (NoServer, NoResponders, ServerUnfit, TimedOut):  # restarting; asked again soon
         return None
-    if record is None:
-        raise NoSuchProcess(f"no process {str(address)!r} is known here; `natsproc ps -a` lists all")
-    if not record.ended:
+    if record and not record.ended:
         return None
-    why = f"run {record.run} of {address} has ended ({record.state})"
-    return Receipt(command.id, command.verb, "too_late", why, connection.sender, record.node, record.epoch)
+    if record is None and not to_be_held:
+        raise NoSuchProcess(f"no process {str(address)!r} is known here; `natsproc ps -a` lists all")
+    why = f"run {record.run} of {address} has ended ({record.state})" if record else "it has never run"
+    node, epoch = (record.node, record.epoch) if record else ("", 0)
+    return Receipt(command.id, command.verb, "too_late", why, connection.sender, node, epoch)
 
 
 class ServedControl:

@@ -12,8 +12,15 @@ from typing import Any, Final
 
 from .messages import Json
 
-CARRIED: Final = frozenset({"received"})
+COMMANDED: Final = frozenset({"interrupted", "paused", "resumed", "cancelled", "killed", "refused"})
+"""The types of event that record a command."""
+
+CARRIED: Final = COMMANDED | {"received"}
 """The types of event that change it."""
+
+
+COMMANDS: Final = 100
+"""So many commands that were recorded last are carried: none of them is applied again from the inbox."""
 
 
 class Carried:
@@ -24,6 +31,9 @@ class Carried:
         self.received: dict[str, int] = {}  #: sender → inbox position consumed last
         for sender, position in ((record or {}).get("received") or {}).items():
             self.received[str(sender)] = int(position)
+        self.commands: dict[tuple[str, str], None] = {}  #: sender and id, the latest last
+        for sender, command in (record or {}).get("commands") or ():
+            self.commands[str(sender), str(command)] = None
 
     def feed(self, type: str, data: Json) -> None:
         """Take an event that counts into account."""
@@ -31,10 +41,16 @@ class Carried:
             with suppress(KeyError, TypeError, ValueError):
                 sender, position = str(data["sender"]), int(data["position"])
                 self.received[sender] = max(position, self.received.get(sender, 0))
+        elif type in COMMANDED:
+            with suppress(KeyError, TypeError):
+                self.commands[str(data["sender"]), str(data["command"])] = None
+            if len(self.commands) > COMMANDS:
+                del self.commands[next(iter(self.commands))]
 
     def to_json(self) -> dict[str, Any]:
         """The fields of the claim record."""
-        return {"received": dict(self.received)}
+        commands = {"commands": [list(command) for command in self.commands]} if self.commands else {}
+        return {"received": dict(self.received), **commands}
 
     def copy(self) -> Carried:
         return Carried(self.to_json())

@@ -24,6 +24,7 @@ _AROUND = 8  # levels that whatever carries the value may add
 
 MARK: Final = "mark"
 EXITED: Final = "exited"
+COMMAND: Final = "command"  #: the kind of message that holds a command
 
 LIFECYCLE: Final = frozenset(
     {

@@ -302,3 +302,16 @@ def test_a_server_that_is_gone_for_good_does_not_hold_what_was_told_to_end(tmp_p
 def test_a_refused_connection_is_said_soon_and_with_what_to_do(tmp_path: Path) -> None:
     done = Cli(tmp_path, "nats://127.0.0.1:1")("ps")
     assert (done.returncode, "natsproc up" in done.stderr) == (4, True)
+
+
+def test_a_command_is_held_for_an_id_that_does_not_run_yet(cli: Cli) -> None:
+    assert cli("interrupt", "later").returncode == 3
+    said = cli.ok("interrupt", "later", "--hold", "10m", "--reason", "not today")
+    assert said.startswith("later: interrupt accepted: nobody serves later now: held until 20")
+    (receipt,) = cli.json("cancel", "never", "--hold", "1m30s")
+    assert (receipt["status"], receipt["process"]) == ("accepted", "never")
+    assert receipt["data"]["held_until"].endswith("Z")
+    assert cli("run", "--id", "later", "--", "sleep", "60").returncode == 130
+    (event,) = [e for e in cli.json("logs", "later") if e["type"] == "interrupted"]
+    assert (event["data"]["reason"], event["cause"]) == ("not today", event["data"]["command"])
+    assert cli("run", "--id", "later", "--restart", "--", "true").returncode == 0

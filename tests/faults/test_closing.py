@@ -146,3 +146,50 @@ async def test_a_run_that_had_ended_is_ended_in_the_registry_too(server):
         assert (await handle.kill(timeout=20)).status == "too_late"
         assert (await handle.info()).state == "completed"
         assert [e.type for e in await log(mesh, "nearly")] == ["started", "exited"]
+
+
+async def test_a_command_held_for_an_owner_that_is_gone_is_applied_by_the_next_and_by_no_other(server):
+    await make_mesh(server.url)
+    async with (
+        natsproc.connect(server.url, sender="controller") as mesh,
+        natsproc.connect(server.url, sender="heir") as heir,
+    ):
+        child = await sleeper(server.url, "gone")
+        try:
+            handle = await appears(mesh, "gone")
+        finally:
+            await stop(child)
+        receipt = await handle.pause(reason="wait for me", hold=600)
+        assert receipt.status == "accepted"
+        assert receipt.data["held_until"]
+        await asyncio.to_thread(server.restart)  # it is kept as durably as any message
+        owning = await own_soon_paused(heir, handle)
+        events = await log(mesh, "gone")
+        assert [e.type for e in events] == ["started", "recovered", "paused"]
+        assert (events[-1].data["sender"], events[-1].cause) == ("controller", receipt.command)
+        assert (await handle.kill()).applied
+        with pytest.raises((asyncio.CancelledError, natsproc.Cancelled)):
+            await owning
+        async with mesh.own("gone", restart=True):
+            await asyncio.sleep(0.2)
+        assert [e.type for e in await log(mesh, "gone", run="all")].count("paused") == 1
+
+
+async def own_soon_paused(mesh, handle):
+    """Own it as soon as it can be had; what it runs waits before its first step."""
+
+    async def sleep(proc):
+        await asyncio.sleep(3600)
+
+    async def run():
+        while True:
+            try:
+                return await mesh.run(sleep, id="gone")
+            except natsproc.AlreadyRunning:
+                await asyncio.sleep(0.2)
+
+    running = asyncio.create_task(run())
+    async with asyncio.timeout(40):
+        while (await handle.info()).state != "paused":
+            await asyncio.sleep(0.05)
+    return running

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from natsproc.protocol.carried import Carried
+from natsproc.protocol.carried import COMMANDS, Carried
 
 
 def test_the_last_position_of_each_sender_is_carried():
@@ -24,3 +24,13 @@ def test_a_copy_goes_its_own_way():
     copy = carried.copy()
     carried.feed("received", {"sender": "alice", "position": 5})
     assert (copy.received, Carried(carried.to_json()).received) == ({"alice": 4}, {"alice": 5})
+
+
+def test_commands_that_were_recorded_are_carried_and_only_the_last_of_them():
+    carried = Carried({"commands": [["alice", "c0"]]})
+    for number in range(1, COMMANDS + 1):
+        carried.feed("refused" if number % 2 else "paused", {"sender": "alice", "command": f"c{number}"})
+    for data in (None, 5, {"sender": "alice"}):
+        carried.feed("killed", data)
+    carried.feed("log", {"sender": "alice", "command": "no"})
+    assert list(Carried(carried.to_json()).commands) == [("alice", f"c{n}") for n in range(1, COMMANDS + 1)]

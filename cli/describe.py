@@ -126,6 +126,9 @@ _SENTENCES: Mapping[str, Callable[[Data], str]] = {
     "cancelled": _commanded,
     "killed": _commanded,
     "refused": _refused,
+    "dropped": lambda data: (
+        f"{value(data.get('count'))} events, {value(data.get('bytes'))} bytes: no room for them"
+    ),
     "failed": lambda data: value(data.get("why")),
     "exited": _exited,
     "log": _log,

@@ -67,6 +67,8 @@ async def _view(process: ProcessHandle, tail: Tail) -> Event | None:
                 _draw(f"\r\n\x1b[0mnatsproc: {said}\r\n")
         elif item.terminal:
             return item
+        elif item.type == "dropped":  # what the terminal shows has it all the same
+            drawn = max(drawn, await _repaint(process))
         elif item.type == "output" and item.offset > drawn:
             _draw(output_bytes(item.data))
     return None

@@ -143,6 +143,7 @@ def test_a_stream_that_was_interrupted_by_another_event_says_that_it_goes_on() -
         ("refused", {"verb": "pause", "sender": "anna", "why": "no"}, "pause by anna: no"),
         ("received", {"sender": "anna", "message": "m1", "position": 4, "data": "hi"}, "from anna: hi"),
         ("failed", {"why": "too large"}, "too large"),
+        ("dropped", {"count": 12, "bytes": 340}, "12 events, 340 bytes: no room for them"),
         ("exited", {"status": "completed", "code": 0}, "completed"),
         ("exited", {"status": "completed", "code": 0, "result": {"a": 1}}, 'completed → {"a": 1}'),
         ("exited", {"status": "failed", "code": 3}, "failed, exit code 3"),

@@ -50,6 +50,19 @@ NONE = Limits()  #: nothing asked for
 DEFAULT = Limits(keep=30 * 86400, max_bytes=10_000_000_000, max_events=1_000_000)
 
 
+def in_words(config: dict[str, Any]) -> str:
+    """What a stream keeps, to be added to a sentence on it."""
+    age, size, each = (
+        max(config.get(name, 0), 0) for name in ("max_age", "max_bytes", "max_msgs_per_subject")
+    )
+    parts = [
+        f"{age / 86400 / _SECOND:.3g} days" if age else "for ever",
+        f"{size / 1e9:.3g} GB at most" if size else "",
+        f"{each:,} of each process" if each else "",
+    ]
+    return f", kept {', '.join(filter(None, parts))}"
+
+
 def with_less(config: dict[str, Any]) -> dict[str, Any] | None:
     """The same stream for a server that cannot set as many bytes aside; None if it asks for few already."""
     half = config.get("max_bytes", 0) // 2

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from natsproc.bus import clock, streams
+from natsproc.bus import clock, limits, streams
 from natsproc.bus.connection import ApiError, Connection, Endpoint, NoResponders
 from natsproc.errors import Error, NotAllowed
 from natsproc.protocol.names import Address, Names, new_token
@@ -70,8 +70,9 @@ async def _streams(connection: Connection, names: Names) -> AsyncIterator[Findin
         info = await connection.api(f"STREAM.INFO.{config['name']}")
         state = info["state"]
         text = f"{config['name']}: {state['messages']:,} messages, {state['bytes'] / 1e6:,.1f} MB"
+        text += limits.in_words(info["config"]) if "max_age" in config else ""
         if state.get("num_subjects", 0) > MOST_SUBJECTS:
-            yield Finding("streams", f"{text}, over a million subjects", "warning", "prune what has ended")
+            yield Finding("streams", f"{text}, over a million subjects", "warning", "`natsproc prune`")
         else:
             yield Finding("streams", text)
 
@@ -86,7 +87,7 @@ async def _storage(connection: Connection, names: Names) -> AsyncIterator[Findin
         yield Finding("storage", f"{text}of {limit / 1e6:,.1f} MB")
     else:
         text += f"of {limit / 1e6:,.1f} MB"
-        yield Finding("storage", text, "problem", "raise the account's limit, or remove what has ended")
+        yield Finding("storage", text, "problem", "raise the account's limit, or `natsproc prune`")
 
 
 async def _rights(connection: Connection, names: Names) -> AsyncIterator[Finding]:

@@ -8,7 +8,7 @@ from harness import running
 from writing import until
 
 import natsproc
-from natsproc.bus import registry, retention, streams
+from natsproc.bus import limits, registry, retention, streams
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History
 from natsproc.bus.kv import Bucket
@@ -65,6 +65,9 @@ async def test_a_new_mesh_keeps_as_much_as_the_defaults_say(connection, names):
     assert await age("max_msgs_per_subject", connection, names) == 1_000_000
     assert await age("max_bytes", connection, names) == 10_000_000_000
     assert await age("max_bytes", connection, names, names.inbox_stream) == -1
+    config = (await streams.inspect(connection, names.event_stream))["config"]
+    assert limits.in_words(config) == ", kept 30 days, 10 GB at most, 1,000,000 of each process"
+    assert limits.in_words({}) == ", kept for ever"
 
 
 async def test_limits_change_when_asked_for_and_only_those(connection, names):

@@ -199,14 +199,20 @@ class Hosted:
         if not self._over:
             self._over = lost
             self.mailbox.close(lost)
-            self._spawn(self._leave())
+            self._spawn(self._leave_lost())
             if self.target:
                 self._spawn(self.target.lose(lost))
+
+    async def _leave_lost(self) -> None:
+        async with self._life:  # what is being opened still is closed, too
+            await self._leave()
 
     def attach(self, target: Target) -> None:
         """Say what commands act on; until then they wait. On the I/O thread."""
         self.target = target
         self._ready.set()
+        if isinstance(self._over, OwnershipLost):
+            self._spawn(target.lose(self._over))
 
     async def apply(self, command: Command) -> Receipt:
         """Carry out one command, and return its final receipt once the log has stored what it did."""

@@ -313,3 +313,49 @@ async def test_a_plain_publish_on_the_live_subject_is_not_shown(connection):
     await log.end()
     await viewer.end()
     assert viewer.items[1].data == {"n": 1}
+
+
+async def several_runs(connection):
+    """Three runs of two epochs each; behind each cut the former owner still speaks. Returns what counts, by position."""
+    log, counted, zombie = RawLog(connection, NAMES, A), {}, 0
+
+    async def say(kind="output", data=None):
+        payload = log.payload(kind, data)
+        counted[await log.store(payload)] = (log.run, log.epoch, log.offset)
+
+    for run in (1, 2, 3):
+        for half in (0, 1):
+            await log.claim(restart=run > 1 and not half)
+            epoch, log.epoch = log.epoch, zombie or log.epoch
+            if zombie:
+                for ahead in (1, 2, 3):
+                    await log.store(log.payload("void", offset=log.offset + ahead))
+            log.epoch = zombie = epoch
+            for _ in range(3):
+                await say()
+        await say("exited", {"status": "completed", "code": run})
+    return counted
+
+
+async def test_runs_are_shown_whole_each_by_itself_and_together_also_after_trimming(connection):
+    counted = await several_runs(connection)
+    stream = f"STREAM.PURGE.{NAMES.event_stream}"
+    everything = [offset for _, _, offset in counted.values()]
+    assert everything == list(range(1, 22))
+    last = max(counted)
+    for trimmed in range(last + 1):
+        if trimmed:
+            await connection.api(stream, {"filter": NAMES.events(A), "seq": trimmed + 1})
+        kept = {position: event for position, event in counted.items() if position > trimmed}
+        for run in (1, 2, 3):
+            viewer = await shown(connection, Start("run", run=run))
+            whole = [o for r, _, o in counted.values() if r == run]
+            assert viewer.offsets == [o for r, _, o in kept.values() if r == run], (trimmed, run)
+            assert not kept or ("gap" in viewer.notices) == (viewer.offsets != whole), (trimmed, run)
+        viewer = await shown(connection)
+        assert viewer.offsets == [o for _, _, o in kept.values()]
+        for position, (run, epoch, offset) in kept.items():
+            viewer = await shown(connection, Start("cursor", cursor=Cursor(position, epoch, run, offset)))
+            assert viewer.offsets == [o for p, (_, _, o) in kept.items() if p > position]
+            viewer = await shown(connection, Start("last", n=len([p for p in kept if p >= position])))
+            assert viewer.offsets == [o for p, (_, _, o) in kept.items() if p >= position]

@@ -71,9 +71,7 @@ class Spool:
         if self.trouble or self.used + len(data) > self._size:
             return False
         try:
-            if self._file is None:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+            self._file = self._file or self._open()
             for place, size in self._places(self._written, len(data)):
                 while size:
                     done = os.pwrite(self._file.fileno(), data[:size], place)
@@ -83,6 +81,12 @@ class Spool:
             return False
         self._written += _LENGTH + len(payload)
         return True
+
+    def _open(self) -> IO[bytes]:
+        for folder in (self._folder.parent, self._folder):
+            if not folder.exists():
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=self._folder, buffering=0)
 
     def _places(self, position: int, size: int) -> Iterator[tuple[int, int]]:
         """Where in the ring so many bytes lie: place and size, once or twice."""

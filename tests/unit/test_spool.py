@@ -63,9 +63,11 @@ def test_it_is_full_at_its_bound_and_takes_more_all_the_same(tmp_path):
     assert not queue.full
 
 
-def test_its_space_is_given_back_once_it_is_empty(tmp_path):
-    queue = Spool(tmp_path, 1000)
+def test_it_is_nobody_elses_and_its_space_is_given_back_once_it_is_empty(tmp_path):
+    queue = Spool(tmp_path / "home" / "spool", 1000)
     queue.put(b"x")
+    made = (tmp_path / "home", tmp_path / "home" / "spool")
+    assert {folder.stat().st_mode & 0o777 for folder in made} == {0o700}
     descriptor = queue._file.fileno()
     assert os.fstat(descriptor).st_nlink == 0
     queue.take()

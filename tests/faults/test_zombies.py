@@ -14,6 +14,7 @@ from test_sdk_faults import appears, make_mesh, stop
 from test_sdk_outages import log, own_soon
 
 import natsproc
+from natsproc.protocol.names import key_of
 
 CODE = """
 import asyncio, sys, time, natsproc
@@ -129,3 +130,21 @@ async def test_a_zombie_is_stopped_and_told_and_never_counts(server, tmp_path: P
             assert events == sorted(events, key=lambda e: e.epoch)
             assert [e.type for e in events].count("exited") == 1
             assert (events[-1].type, events[-1].epoch) == ("exited", epochs[name][1])
+
+
+async def test_an_owner_that_finds_out_at_a_commit_is_stopped_though_its_code_does_not_care(server):
+    await make_mesh(server.url)
+
+    async def stubborn(proc):
+        key = f"$KV.{mesh.names.claims}.{key_of(proc.address)}"
+        thief = b'{"nonce":"other","node":"other","run":1,"ended":false,"cuts":[]}'
+        await mesh.io.call(mesh.connection.store(key, thief))  # who has not come to write the record
+        while True:
+            with contextlib.suppress(natsproc.Error):
+                await proc.flush()
+            await asyncio.sleep(60)
+
+    async with natsproc.connect(server.url) as mesh:
+        with pytest.raises(natsproc.OwnershipLost, match="taken over by node other"):
+            await asyncio.wait_for(mesh.run(stubborn, id="stubborn"), 20)
+        assert not (await mesh.node()).hosted

@@ -12,6 +12,7 @@ from natsproc.bus import claims
 from natsproc.bus.claims import claim, mark_ended, release
 from natsproc.bus.control import ServedControl
 from natsproc.bus.kv import Bucket, Conflict
+from natsproc.bus.streams import LEASE_SECONDS
 from natsproc.errors import AlreadyEnded, AlreadyRunning, OwnershipLost, TimedOut
 from natsproc.protocol.messages import Entry, Receipt, encode, encode_event
 from natsproc.protocol.names import key_of
@@ -104,7 +105,8 @@ async def test_one_whose_node_is_gone_is_taken_over(connection, writer, left):
         await Bucket(connection, NAMES.leases).purge("first")
     if left == "released":
         await release(connection, NAMES, won)
-    newer, heir = await own(connection, writer, A, node="heir")
+    async with asyncio.timeout(LEASE_SECONDS - 1):  # at once, without waiting for a lease
+        newer, heir = await own(connection, writer, A, node="heir")
     assert newer.epoch > won.epoch
     assert (newer.run, newer.next_offset, newer.kind) == (1, 2, "recovered")
     heir.append("said by the heir")

@@ -70,6 +70,27 @@ def _received(data: Data) -> str:
     )
 
 
+def asked(data: Data) -> str:
+    """Write a question, with its choices if there are any."""
+    choices = data.get("choices")
+    listed = f" [{'/'.join(map(value, choices))}]" if isinstance(choices, list) and choices else ""
+    return value(data.get("question")) + listed
+
+
+def _answered(data: Data) -> str:
+    if not data.get("sender"):
+        return f"by nobody: {value(data.get('why'))}"
+    return f"by {value(data['sender'])}: {value(data.get('value'))}"
+
+
+def how_to_answer(event: Event) -> str:
+    """Say how a question is answered, on the command line."""
+    data, who = event.data, event.address or "ID"
+    choices = data.get("choices")
+    said = "|".join(map(value, choices)) if isinstance(choices, list) and choices else "ANSWER"
+    return f"{who} waits for an answer: natsproc answer {who} {value(data.get('ask'))} {said}"
+
+
 def _turn_ended(data: Data) -> str:
     error = f": {value(data['error'])}" if data.get("error") else ""
     return f"turn {value(data.get('turn'))} {value(data.get('status'))}{error}"
@@ -120,6 +141,8 @@ _SENTENCES: Mapping[str, Callable[[Data], str]] = {
     "received": _received,
     "replied": lambda data: f"to {value(data.get('sender'))}: {value(data.get('data'))}",
     "turn_ended": _turn_ended,
+    "asked": asked,
+    "answered": _answered,
     "interrupted": _commanded,
     "paused": _commanded,
     "resumed": _commanded,

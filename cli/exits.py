@@ -21,8 +21,10 @@ TIMED_OUT: Final = 124
 OURS: Final = 125
 INTERRUPTED: Final = 130
 
-PASS_ON: Final = frozenset({"run", "attach", "wait"})
-"""Commands that exit with the process's own code, and so with 125 for every failure of natsproc."""
+PASS_ON: Final = frozenset({"run", "attach", "wait", "ask"})
+"""Commands whose exit code is the process's own, or the answer; so every failure of natsproc is 125."""
+
+MOST_CHOICES: Final = 100
 
 UsageError: Final[Any] = typer.BadParameter.__base__  # typer names it nowhere that all its versions share
 

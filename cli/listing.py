@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from natsproc_cli import exits
-from natsproc_cli.describe import way_out
+from natsproc_cli import describe, exits
+from natsproc_cli.describe import value, way_out
 from natsproc_cli.durations import format_age
 from natsproc_cli.table import columns
 from natsproc_cli.terminal import (
@@ -46,12 +46,19 @@ class Listing:
     """The processes that a `ps` is about."""
 
     def __init__(
-        self, mesh: Mesh, namespace: str, ended: bool, kind: str | None, labels: Mapping[str, str]
+        self,
+        mesh: Mesh,
+        namespace: str,
+        ended: bool,
+        kind: str | None,
+        labels: Mapping[str, str],
+        waiting: bool = False,
     ) -> None:
         self._mesh = mesh
         self._namespace = namespace
         self._ended = ended
         self._kind = kind
+        self._waiting = waiting
         self._labels = labels
 
     async def read(self) -> list[ProcessInfo]:
@@ -59,6 +66,7 @@ class Listing:
         infos = await self._mesh.list(
             namespace=self._namespace, ended=self._ended, kind=self._kind, labels=self._labels
         )
+        infos = [info for info in infos if info.record.asks or not self._waiting]
         return sorted(infos, key=lambda info: (info.record.started, str(info.address)))
 
     def write(self, infos: Sequence[ProcessInfo], output: str) -> str:
@@ -131,7 +139,9 @@ class Listing:
                     arrived.clear()
                 address, changed = changes.get_nowait()
                 record = changed or await self._mesh.process(address).record()
-                if record is not None and matches(record, self._kind, self._labels):
+                if record is None or (self._waiting and not record.asks):
+                    continue
+                if matches(record, self._kind, self._labels):
                     exits.print_json(record.to_json())
 
         # the watch begins first, so that nothing falls between it and the list
@@ -169,7 +179,7 @@ class Listing:
             "-" if info.quiet is None else format_age(info.quiet),
             one_line(record.node),
             ",".join(f"{one_line(key)}={one_line(value)}" for key, value in record.labels.items()) or "-",
-            one_line(record.title) or "-",
+            _asks(record.asks) or one_line(record.title) or "-",
         )
 
     def _coloured(self, line: str, info: ProcessInfo) -> str:
@@ -188,6 +198,12 @@ def _state(info: ProcessInfo) -> str:
         return f"{info.state} {format_age(info.gone.seconds)}"
     code = info.record.code if info.record.ended else None
     return one_line(info.state) + (f" ({code})" if code else "")
+
+
+def _asks(asks: Sequence[Mapping[str, Any]]) -> str:
+    """What it waits for, with the names of the questions where there are several."""
+    named = len(asks) > 1
+    return "; ".join((f"{value(ask['ask'])}: " if named else "") + describe.asked(ask) for ask in asks)
 
 
 def say_how_to_go_on(infos: Sequence[ProcessInfo]) -> None:

@@ -29,6 +29,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
     "Steer": {
         "send": "Leave a message in a process's inbox, or text for a command's stdin.",
         "request": "Ask a process something, and print its reply.",
+        "answer": "Answer what a process asks.",
         "interrupt": "Stop what a process does now, as Ctrl-C does, and say what to do instead.",
         "pause": "Stop a process where it is.",
         "resume": "Let a paused process go on.",
@@ -39,6 +40,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "emit": "Write an event to the log of the process that this runs in.",
         "receive": "Take the next message from the inbox of the process that this runs in.",
         "reply": "Reply to a message that was received.",
+        "ask": "Ask people something, and print the answer.",
     },
     "Server": {
         "up": "Start the embedded nats-server.",

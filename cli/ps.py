@@ -23,6 +23,9 @@ def ps(
         bool,
         typer.Option("--watch", "-w", help="Show it again whenever it changes; with -o json each change."),
     ] = False,
+    waiting: Annotated[
+        bool, typer.Option("--waiting", help="Only what waits for somebody to answer a question.")
+    ] = False,
     label: options.Labels = None,
     kind: options.Kind = None,
 ) -> int:
@@ -35,7 +38,7 @@ def ps(
         from natsproc_cli.listing import Listing, say_how_to_go_on
 
         async with target.connect() as mesh:
-            listing = Listing(mesh, target.namespace or mesh.namespace, all, kind, labels)
+            listing = Listing(mesh, target.namespace or mesh.namespace, all, kind, labels, waiting)
             if not watch:
                 infos = await listing.read()
                 sys.stdout.write(listing.write(infos, output))

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any, BinaryIO, Protocol
 
 from natsproc.protocol.messages import LIFECYCLE, Event, Notice, encode
-from natsproc_cli.describe import describe, notice
+from natsproc_cli.describe import describe, how_to_answer, notice
+from natsproc_cli.questions import Questions
 from natsproc_cli.terminal import CYAN, DIM, GREEN, NAMES, RED, YELLOW, Harmless, one_line, paint, plain
 
 LABEL_WIDTH = 11
@@ -106,6 +107,7 @@ class TextView(_Buffered):
         self._open = ""  # what the cursor's line holds: nothing, "output", "progress" or a stream of tokens
         self._harmless = Harmless()
         self._streams: dict[tuple[str, str], int] = {}  # streams of tokens → offset of the first one shown
+        self._questions = Questions()
         self._unfinished: dict[tuple[str, str], str] = {}  # with names: lines that are not complete
 
     def show(self, item: Event | Notice) -> None:
@@ -119,6 +121,8 @@ class TextView(_Buffered):
             self._text(item)
         else:
             self._event(item)
+        for question in self._questions.feed(item):
+            self._remark(how_to_answer(question))
 
     def close(self) -> None:
         self._finish_lines()

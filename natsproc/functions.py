@@ -23,7 +23,6 @@ from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_nam
 from .endings import how
 from .hosted import STOP_SECONDS, Hosted
 from .interruptions import Interruptions
-from .mailbox import record
 from .node import Spec, WhenFull
 from .owner import BlockingProcess, Process
 
@@ -104,7 +103,7 @@ class PythonTarget:
         if message is not None and self.hosted.mailbox.take_now(message):
             interrupt.received, interrupt.message = message, message.data
             with suppress(Error):  # then it is nobody's business any more
-                record(self.hosted.log, message, "now")
+                self.hosted.mailbox.record(self.hosted.log, message, "now")
 
     async def apply(self, command: Command) -> Outcome:
         """Do what the command says, on the I/O thread, and return when it has taken effect."""

@@ -179,6 +179,16 @@ class ProcessHandle:
             "interrupt", message=message, reason=reason, turn=turn, hard=hard, timeout=timeout, hold=hold
         )
 
+    async def answer(
+        self, value: Json, ask: str | None = None, *, timeout: float = 5.0, hold: float = 0.0
+    ) -> Receipt:
+        """Answer what it asks, with one of the choices if there are any; `ask` may be left out if it asks one thing.
+
+        The first answer wins; a later one is `too_late`, and `why` says whose was first. See `interrupt`.
+        """
+        data = {"value": value} | ({"ask": ask} if ask is not None else {})
+        return await self.command("answer", data=data, timeout=timeout, hold=hold)
+
     async def pause(self, *, reason: str = "", timeout: float = 5.0, hold: float = 0.0) -> Receipt:
         """Hold it: an OS command at once, Python code at its next call that may wait. See `interrupt`."""
         return await self.command("pause", reason=reason, timeout=timeout, hold=hold)

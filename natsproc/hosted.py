@@ -32,6 +32,7 @@ from natsproc.errors import (
 from natsproc.protocol.messages import COMMAND, Command, Message, Outcome, Receipt, Status
 from natsproc.protocol.records import Record
 
+from .asking import Asking
 from .mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -43,13 +44,14 @@ SETTLE_SECONDS = 2.0
 STOP_SECONDS = 3.0
 MAX_ERROR = 10_000  #: characters
 
-# verb → the event that records that it was applied, and the state that follows
+# verb → the event that records that it was applied, and whether it is paused then, if that changes
 _RECORDED = {
     "interrupt": ("interrupted", None),
-    "pause": ("paused", "paused"),
-    "resume": ("resumed", "running"),
+    "pause": ("paused", True),
+    "resume": ("resumed", False),
     "cancel": ("cancelled", None),
     "kill": ("killed", None),
+    "answer": ("answered", None),
 }
 
 
@@ -69,6 +71,8 @@ class Hosted:
         self.mailbox = Mailbox(spec.allow)
         self.target: Target | None = None
         self.troubled: Callable[[str], object] = lambda text: None  #: told what keeps it from being spooled
+        self.asking = Asking(self._show_soon)
+        self._paused = False
         self._ready = asyncio.Event()
         self._life = asyncio.Lock()  # opening and ending take turns
         self._owned: Owned | None = None
@@ -115,6 +119,7 @@ class Hosted:
             restart=spec.restart,
         )
         self.epoch, self.run = owned.epoch, owned.run
+        self._loop = asyncio.get_running_loop()
         self.log = EventLog(
             node.connection,
             node.writer,
@@ -130,6 +135,7 @@ class Hosted:
             on_trouble=self._say_trouble,
         )
         self.log.on_lost = self._lose
+        self.asking.open(self.log, owned.carried.asks)
         started = now()
         self.record = Record(
             spec.address, spec.kind, node.name, owned.epoch, owned.run, "running", started, started,
@@ -199,6 +205,7 @@ class Hosted:
         if not self._over:
             self._over = lost
             self.mailbox.close(lost)
+            self.asking.close(lost)
             self._spawn(self._leave_lost())
             if self.target:
                 self._spawn(self.target.lose(lost))
@@ -228,11 +235,22 @@ class Hosted:
             return self._receipt(command, Outcome(data=await self._inspect(bool(command.data.get("stack")))))
         if command.verb not in _RECORDED:
             return self._receipt(command, Outcome("refused", f"this version does not know {command.verb!r}"))
+        if command.verb == "answer":
+            return await self._answer(command)
         outcome = await self.target.apply(command)
         receipt = await self._record(command, outcome)
         if command.verb == "kill" and outcome.status == "unconfirmed":
             # its code goes on and cannot be stopped, but the run ends here, and nothing that it says counts
             self._spawn(self.end("killed", 137))
+        return receipt
+
+    async def _answer(self, command: Command) -> Receipt:
+        outcome, offset, asked = self.asking.answer(command)
+        if offset:
+            self._noted[command.sender, command.id] = offset
+        receipt = await self._record(command, outcome)
+        if asked and receipt.applied:
+            asked.answer.set_result(asked.ask.value)
         return receipt
 
     def note(self, kind: str, command: str, sender: str, reason: str, message: Any, **more: Any) -> int:
@@ -250,9 +268,9 @@ class Hosted:
 
     async def _record(self, command: Command, outcome: Outcome) -> Receipt:
         more = {"why": outcome.why}
-        kind, state = _RECORDED[command.verb]
+        kind, paused = _RECORDED[command.verb]
         if outcome.status not in ("applied", "unconfirmed"):
-            kind, state = "refused", None
+            kind, paused = "refused", None
             more["verb"] = command.verb
         try:
             offset = self._noted.pop((command.sender, command.id), 0) or self.note(
@@ -265,8 +283,9 @@ class Hosted:
             # what is not in the log did not happen, as far as anyone else can tell
             status: Status = "too_late" if self.log.ended else "unconfirmed"
             return self._receipt(command, replace(outcome, status=status, why=str(error)))
-        if state:
-            await self.set_state(state)
+        if paused is not None:
+            self._paused = paused
+            await self._show()
         return replace(self._receipt(command, outcome), offset=offset)
 
     def _receipt(self, command: Command, outcome: Outcome) -> Receipt:
@@ -296,12 +315,18 @@ class Hosted:
             **await self.target.inspect(stack),
         }
 
-    async def set_state(self, state: str) -> None:
-        """Write a new state to the registry; the log has it already."""
+    def _show_soon(self) -> None:
+        with suppress(RuntimeError):  # the mesh is closed
+            self._loop.call_soon_threadsafe(lambda: self._spawn(self._show()))
+
+    async def _show(self) -> None:
+        """Write to the registry what it is at; the log has it already."""
         async with self._recording:
-            if self.log.ended or self.record.state == state:
+            asks = self.asking.shown()
+            state = "paused" if self._paused else "waiting" if asks else "running"
+            if self.log.ended or (self.record.state, self.record.asks) == (state, asks):
                 return
-            self.record = replace(self.record, state=state, updated=now())
+            self.record = replace(self.record, state=state, asks=asks, updated=now())
             try:
                 self._revision = await self.node.registry.put(self.record, self._revision)
             except Error:
@@ -317,7 +342,9 @@ class Hosted:
             if self._over:
                 raise self._over
             self._over = AlreadyEnded(f"{self.spec.address} has ended")
-            self.mailbox.close(Closed(f"{self.spec.address} has ended"))
+            closed = Closed(f"{self.spec.address} has ended")
+            self.mailbox.close(closed)
+            self.asking.close(closed)
             if self._owned is None:
                 return 0
             if self._control:
@@ -358,7 +385,12 @@ class Hosted:
         async with self._recording:
             time = now()
             self.record = replace(
-                self.record, state=self._ending["status"], code=self._ending["code"], updated=time, ended=time
+                self.record,
+                state=self._ending["status"],
+                code=self._ending["code"],
+                updated=time,
+                ended=time,
+                asks=(),
             )
             try:
                 if self.log.ended and self.log.stored >= self.log.offset:

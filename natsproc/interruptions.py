@@ -12,6 +12,7 @@ import contextlib
 import copy
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -92,7 +93,7 @@ class Interruptions:
             raise self.lost
         if self._orders:
             await asyncio.sleep(0)  # so that code which never suspends is reached, too
-        while self.paused and not self._being_stopped():
+        while self.paused and not self.being_stopped():
             self._resumed.clear()
             if self.paused:
                 await self._resumed.wait()
@@ -109,9 +110,30 @@ class Interruptions:
                 if self._orders and (task := force.current_task()) is not None:
                     self.fire_all(task)  # in its loop's place, which can't turn meanwhile
                 self._raise_fired()
-                if not self.paused or self._being_stopped():
+                if not self.paused or self.being_stopped():
                     return
                 self._changed.wait()
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Block plain code until `ready()`, which `wake` has asked again; False after `timeout` seconds.
+
+        Raises: as `check`.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while True:
+                self.check()
+                if ready():
+                    return True
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._changed.wait(left)
+
+    def wake(self) -> None:
+        """Have plain code that waits look around, from any thread."""
+        with self._changed:
+            self._changed.notify_all()
 
     # For whoever commands it.
 
@@ -254,7 +276,8 @@ class Interruptions:
             for order in scope.fired:
                 order.left(scope, raised=True)
 
-    def _being_stopped(self) -> bool:
+    def being_stopped(self) -> bool:
+        """Whether the code that runs now is on its way out of a scope."""
         return any(scope.fired and scope.open for scope in around())
 
     def _raise_fired(self) -> None:

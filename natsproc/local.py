@@ -2,7 +2,8 @@
 
 The wrapper serves a unix socket that only its user can reach, named by `NATSPROC_SOCKET`. On it one JSON object a
 line asks, and one answers: {"do": "emit", "type", "data", "cause"} → {"offset"}; {"do": "receive", "timeout"} →
-{"message"}, null when time runs out; {"do": "reply", "to", "data"} → {"offset"}; {"do": "flush"} and {"do": "about"}. {"error", "text"} is a refusal. Events
+{"message"}, null when time runs out; {"do": "reply", "to", "data"} → {"offset"}; {"do": "ask",
+"question", "choices", "id", "timeout"} → {"value"}; {"do": "flush"} and {"do": "about"}. {"error", "text"} is a refusal. Events
 go through the wrapper's single writer, messages come from its single inbox. No NATS is imported here.
 """
 
@@ -15,7 +16,7 @@ import socket
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -87,6 +88,11 @@ class _Line:
             raise _error(answer)
         return answer
 
+    def close(self) -> None:
+        if self._pid == os.getpid():
+            self._pid = 0
+            self._file.close()
+
 
 def _error(answer: dict[str, Any]) -> Error:
     kind = getattr(errors, answer["error"], Error)
@@ -105,6 +111,7 @@ class CurrentProcess(BlockingSpeaking):
 
     def __init__(self, path: str, address: str) -> None:
         self.address = Address.parse(address)
+        self._where = path, address
         self._speaking = _Line(path, address)
         self._hearing = _Line(path, address)
         self._speaking.ask({"do": "about"})
@@ -142,6 +149,22 @@ class CurrentProcess(BlockingSpeaking):
         to = message.id if isinstance(message, Message) else message
         return int(self._speaking.ask({"do": "reply", "to": to, "data": data})["offset"])
 
+    def ask(
+        self,
+        question: str,
+        choices: Sequence[Json] | None = None,
+        *,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """See `Process.ask`. The question is taken back if this program ends, or waits no longer."""
+        line = _Line(*self._where)  # of its own, as several threads may ask
+        what = {"question": question, "choices": choices, "id": id, "timeout": timeout}
+        try:
+            return line.ask({"do": "ask", **what})["value"]
+        finally:
+            line.close()
+
     def flush(self) -> None:
         """See `Process.flush`."""
         self._speaking.ask({"do": "flush"})
@@ -164,6 +187,17 @@ class AsyncCurrentProcess(Speaking):
     async def reply(self, message: Message | str | None, data: Json = None) -> int:
         """See `CurrentProcess.reply`."""
         return await asyncio.to_thread(self._process.reply, message, data)
+
+    async def ask(
+        self,
+        question: str,
+        choices: Sequence[Json] | None = None,
+        *,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """See `Process.ask`. Cancelling it does not take the question back."""
+        return await asyncio.to_thread(self._process.ask, question, choices, id=id, timeout=timeout)
 
     async def flush(self) -> None:
         """See `Process.flush`."""
@@ -237,6 +271,11 @@ class LocalServer:
                     await self._settle()
                     message = self._message(asked.get("to"))
                     return {"offset": await self._process.reply(message, asked.get("data"))}
+                case "ask":
+                    await self._settle()
+                    question, chosen, id = asked.get("question", ""), asked.get("choices"), asked.get("id")
+                    timeout = asked.get("timeout")
+                    return {"value": await self._process.ask(question, chosen, id=id, timeout=timeout)}
                 case "flush":
                     await self._process.flush()
                     return {}

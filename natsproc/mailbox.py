@@ -22,6 +22,7 @@ class Mailbox(Handoff[Message]):
     def __init__(self, allow: Sequence[str] = ()) -> None:
         super().__init__()
         self._allow = allow
+        self.last: str | None = None  #: id of the message that was taken last
         self.interrupt: Callable[[Message], None] = lambda _: None  #: called for what is to land now
 
     def put(self, message: Message) -> None:
@@ -56,17 +57,17 @@ class Mailbox(Handoff[Message]):
             self._items.remove(first)
         return True
 
+    def record(self, log: EventLog, message: Message, landed: When = "idle") -> None:
+        """Write that a message was taken; and when it landed, if that is of interest."""
+        what = {"message": message.id, "sender": message.sender, "position": message.position}
+        if message.when or landed != "idle":
+            what["when"] = landed
+        self.last = message.id
+        with hard.shield:
+            try:
+                log.append_lifecycle("received", {**what, "data": message.data}, cause=message.id)
+            except TooLarge:  # as a message it fits, as a part of an event it does not
+                log.append_lifecycle("received", what, cause=message.id)
+
     def _lands(self, message: Message) -> When:
         return landing(message.when, self._allow)
-
-
-def record(log: EventLog, message: Message, landed: When = "idle") -> None:
-    """Write that a message was taken; and when it landed, if that is of interest."""
-    what = {"message": message.id, "sender": message.sender, "position": message.position}
-    if message.when or landed != "idle":
-        what["when"] = landed
-    with hard.shield:
-        try:
-            log.append_lifecycle("received", {**what, "data": message.data}, cause=message.id)
-        except TooLarge:  # as a message it fits, as a part of an event it does not
-            log.append_lifecycle("received", what, cause=message.id)

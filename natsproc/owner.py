@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,8 +19,8 @@ from natsproc.interruptions import Interruptions
 from natsproc.protocol.messages import Json, Message
 from natsproc.protocol.names import Address
 
+from .asking import TIMED_OUT, WITHDRAWN, Asked
 from .hosted import Hosted
-from .mailbox import record
 from .speaking import BlockingSpeaking, Speaking, as_model, typed
 from .streamed import BlockingTextStream, TextStream
 from .turns import BlockingTurn, Turn, open_turns
@@ -101,6 +101,18 @@ class Core:
         with hard.shield:
             return self._log.append_lifecycle("replied", said, cause=message.id)
 
+    def _begin(self, question: str, choices: Sequence[Json] | None, id: str | None) -> Asked:
+        self._refuse_child()
+        turns = open_turns(self._interruptions)
+        after = (turns[0].cause if turns else None) or self._mailbox.last
+        return self._hosted.asking.begin(question, choices, id, after)
+
+    def _leave(self, asked: Asked, timed_out: bool) -> None:
+        stopped = self._interruptions.being_stopped()
+        self._hosted.asking.leave(
+            asked, TIMED_OUT if timed_out else "it was interrupted" if stopped else WITHDRAWN
+        )
+
     def _stream_name(self, name: str) -> str:
         count = self._streams[name] = self._streams.get(name, 0) + 1
         return name if count == 1 else f"{name}-{count}"
@@ -156,7 +168,7 @@ class Process(Core, Speaking):
                 message = await self._mailbox.take()
         except TimeoutError:
             raise TimedOut(f"{self.address} received nothing within {timeout:g} s") from None
-        record(self._log, message)
+        self._mailbox.record(self._log, message)
         return as_model(message, model)
 
     async def inbox(self, model: type[M] | None = None) -> AsyncIterator[Message]:
@@ -171,6 +183,32 @@ class Process(Core, Speaking):
         """
         await self._interruptions.gate()
         return self._reply(message, data)
+
+    async def ask(
+        self,
+        question: str,
+        choices: Sequence[Json] | None = None,
+        *,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Ask people something, wait for the first answer, and return it: one of `choices`, if there are any.
+
+        Any number of tasks may ask. A recovered process that asks the same again goes on waiting for that question,
+        or gets the answer that was given meanwhile, or before if it is at the same message again. With `id` it is the
+        same question wherever it is asked in the run, until a checkpoint. Being interrupted takes the question back.
+        Raises: TimedOut after `timeout` seconds; Interrupted; BadPayload, TooLarge; OwnershipLost.
+        """
+        await self._interruptions.gate()
+        asked, timed_out = self._begin(question, choices, id), False
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(asyncio.wrap_future(asked.answer))
+        except TimeoutError:
+            timed_out = True
+            raise TimedOut(f"nobody answered {question!r} within {timeout:g} s") from None
+        finally:
+            self._leave(asked, timed_out)
 
     def turn(self, message: Message | None = None) -> Turn:
         """One exchange of a conversation, as `async with proc.turn(message) as turn: …`, and what Stop stops.
@@ -240,7 +278,7 @@ class BlockingProcess(Core, BlockingSpeaking):
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimedOut(f"{self.address} received nothing within {timeout:g} s")
-        record(self._log, message)
+        self._mailbox.record(self._log, message)
         return as_model(message, model)
 
     def inbox(self, model: type[M] | None = None) -> Iterator[Message]:
@@ -252,6 +290,26 @@ class BlockingProcess(Core, BlockingSpeaking):
         """See `Process.reply`."""
         self._interruptions.check()
         return self._reply(message, data)
+
+    def ask(
+        self,
+        question: str,
+        choices: Sequence[Json] | None = None,
+        *,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """See `Process.ask`. An interrupt lands here, too."""
+        self._interruptions.check()
+        asked, timed_out = self._begin(question, choices, id), False
+        asked.answer.add_done_callback(lambda _: self._interruptions.wake())
+        try:
+            timed_out = not self._interruptions.wait(asked.answer.done, timeout)
+            if timed_out:
+                raise TimedOut(f"nobody answered {question!r} within {timeout:g} s")
+            return asked.answer.result()
+        finally:
+            self._leave(asked, timed_out)
 
     def turn(self, message: Message | None = None) -> BlockingTurn:
         """See `Process.turn`; used as `with proc.turn(message) as turn: …`, it is interrupted at the next `check`."""

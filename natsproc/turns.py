@@ -12,7 +12,6 @@ from natsproc.errors import Error, Interrupted
 from natsproc.protocol.messages import Entry, Event, Message
 
 from .endings import how
-from .mailbox import record
 from .scopes import around
 from .speaking import as_model
 
@@ -95,7 +94,7 @@ class Gathered:
     def take_next(self, model: type[M] | None) -> list[Message]:
         taken = self._core._mailbox.take_next()
         for message in taken:
-            record(self._core._log, message, "next")
+            self._core._mailbox.record(self._core._log, message, "next")
         return [as_model(message, model) for message in taken]
 
 

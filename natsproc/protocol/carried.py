@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from .asks import Asks
 from .messages import Json
 
-COMMANDED: Final = frozenset({"interrupted", "paused", "resumed", "cancelled", "killed", "refused"})
+COMMANDED: Final = frozenset(
+    {"interrupted", "paused", "resumed", "cancelled", "killed", "answered", "refused"}
+)
 """The types of event that record a command."""
 
-CARRIED: Final = COMMANDED | {"received"}
+CARRIED: Final = COMMANDED | {"received", "asked", "checkpointed", "exited"}
 """The types of event that change it."""
 
 
@@ -34,6 +37,7 @@ class Carried:
         self.commands: dict[tuple[str, str], None] = {}  #: sender and id, the latest last
         for sender, command in (record or {}).get("commands") or ():
             self.commands[str(sender), str(command)] = None
+        self.asks = Asks((record or {}).get("asks") or ())  #: what was asked, and its answers
 
     def feed(self, type: str, data: Json) -> None:
         """Take an event that counts into account."""
@@ -46,11 +50,12 @@ class Carried:
                 self.commands[str(data["sender"]), str(data["command"])] = None
             if len(self.commands) > COMMANDS:
                 del self.commands[next(iter(self.commands))]
+        self.asks.feed(type, data)
 
     def to_json(self) -> dict[str, Any]:
         """The fields of the claim record."""
         commands = {"commands": [list(command) for command in self.commands]} if self.commands else {}
-        return {"received": dict(self.received), **commands}
+        return {"received": dict(self.received), "asks": self.asks.to_json(), **commands}
 
     def copy(self) -> Carried:
         return Carried(self.to_json())

@@ -94,6 +94,9 @@ class Record:
     code: int | None = None  #: exit code once ended
     ended: str = ""  #: time of the terminal event
     allow: tuple[str, ...] = ()  #: when messages may land, where not at any time
+    asks: tuple[
+        dict[str, Any], ...
+    ] = ()  #: what it waits for people to answer, shortened: `ask`, `question`, `choices`
 
     def to_json(self) -> dict[str, Any]:
         raw: dict[str, Any] = {
@@ -108,7 +111,7 @@ class Record:
             "updated": self.updated,
             "labels": self.labels,
         }
-        for name in ("parent", "title", "pty", "ended", "allow"):
+        for name in ("parent", "title", "pty", "ended", "allow", "asks"):
             if value := getattr(self, name):
                 raw[name] = value
         if self.code is not None:
@@ -135,6 +138,7 @@ class Record:
                 title=str(raw.get("title", "")),
                 pty=bool(raw.get("pty", False)),
                 allow=tuple(map(str, raw.get("allow") or ())),
+                asks=tuple(dict(ask) for ask in raw.get("asks") or ()),
                 code=None if code is None else int(code),
                 ended=str(raw.get("ended", "")),
             )

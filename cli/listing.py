@@ -10,8 +10,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from natsproc_cli import describe, exits
-from natsproc_cli.describe import value, way_out
+from natsproc_cli import exits
+from natsproc_cli.describe import asked, value, way_out
 from natsproc_cli.durations import format_age
 from natsproc_cli.table import columns
 from natsproc_cli.terminal import (
@@ -203,7 +203,7 @@ def _state(info: ProcessInfo) -> str:
 def _asks(asks: Sequence[Mapping[str, Any]]) -> str:
     """What it waits for, with the names of the questions where there are several."""
     named = len(asks) > 1
-    return "; ".join((f"{value(ask['ask'])}: " if named else "") + describe.asked(ask) for ask in asks)
+    return "; ".join((f"{value(ask['ask'])}: " if named else "") + asked(ask) for ask in asks)
 
 
 def say_how_to_go_on(infos: Sequence[ProcessInfo]) -> None:

@@ -16,7 +16,7 @@ def test_the_last_position_of_each_sender_is_carried():
     ):
         carried.feed("received", data)
     carried.feed("log", {"sender": "alice", "position": 99})
-    assert carried.to_json() == {"received": {"alice": 4, "bob": 7}}
+    assert carried.to_json() == {"received": {"alice": 4, "bob": 7}, "asks": []}
 
 
 def test_a_copy_goes_its_own_way():

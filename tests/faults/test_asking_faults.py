@@ -1,0 +1,97 @@
+"""Questions that outlive who asked them: kills of the owner and of the server while somebody is to answer."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from test_sdk_faults import appears, make_mesh, stop
+
+import natsproc
+
+OWNER = """
+import asyncio, sys, natsproc
+async def deploy(proc):
+    first = await proc.ask("Where to?", ["staging", "production"])
+    second = await proc.ask("Sure?", ["yes", "no"])
+    return [first, second]
+natsproc.run(deploy, id="deploy", server=sys.argv[1])
+"""
+
+
+async def start(url):
+    return await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER, url)
+
+
+async def waits_for(handle, question):
+    async with asyncio.timeout(30):
+        while not (
+            (record := await handle.record()) and [a for a in record.asks if a["question"] == question]
+        ):
+            await asyncio.sleep(0.02)
+        return record.asks[0]["ask"]
+
+
+async def kill(mesh, child):
+    child.kill()
+    await child.wait()
+    async with asyncio.timeout(30):
+        while [info.state for info in await mesh.list()] != ["unreachable"]:
+            await asyncio.sleep(0.02)
+    (info,) = await mesh.list()
+    return info.record
+
+
+async def taken_over(handle, before):
+    async with asyncio.timeout(30):
+        while (await handle.record()).epoch == before.epoch:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_question_outlives_its_owner_and_an_answer_is_given_once(server):
+    await make_mesh(server.url)
+    async with natsproc.connect(server.url, sender="viewer") as mesh:
+        child = await start(server.url)
+        try:
+            handle = await appears(mesh, "deploy")
+            first = await waits_for(handle, "Where to?")
+            record = await kill(mesh, child)
+            assert [a["ask"] for a in record.asks] == [first]  # what waits for a person is still found
+            child = await start(server.url)
+            await taken_over(handle, record)
+            assert await waits_for(handle, "Where to?") == first
+            assert (await handle.answer("staging", first)).applied
+            second = await waits_for(handle, "Sure?")
+            record = await kill(mesh, child)
+            child = await start(server.url)
+            await taken_over(handle, record)
+            assert await waits_for(handle, "Sure?") == second
+            late = await handle.answer("production", first)
+            assert (late.status, late.why) == ("too_late", "viewer has answered 'Where to?' already: staging")
+            assert (await handle.answer("yes", second)).applied
+            assert await handle.result(timeout=30) == ["staging", "yes"]
+        finally:
+            await stop(child)
+        seen = [item async for item in handle.tail() if isinstance(item, natsproc.Event)]
+        said = [(e.type, e.data["ask"]) for e in seen if e.type in ("asked", "answered")]
+        assert said.count(("answered", first)) == said.count(("answered", second)) == 1
+        assert {ask for _, ask in said} == {first, second}
+
+
+async def test_a_question_outlives_a_restart_of_the_server(server):
+    await make_mesh(server.url)
+    async with natsproc.connect(server.url, sender="viewer") as mesh:
+        child = await start(server.url)
+        try:
+            handle = await appears(mesh, "deploy")
+            await waits_for(handle, "Where to?")
+            await asyncio.to_thread(server.kill)
+            answering = asyncio.create_task(handle.answer("production", timeout=30))
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(server.start)
+            assert (await answering).applied
+            await waits_for(handle, "Sure?")
+            assert (await handle.answer("no")).applied
+            assert await handle.result(timeout=30) == ["production", "no"]
+        finally:
+            await stop(child)

@@ -22,6 +22,7 @@ def answer(
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="The answer is JSON.")] = False,
+    hold: options.Hold = None,
     output: options.Output = "text",
 ) -> int:
     """Answer what a process asks: `natsproc ps --waiting` shows what that is.
@@ -33,4 +34,4 @@ def answer(
     if len(ask) > 1:
         raise exits.Usage("an answer of several words is quoted, as in: natsproc answer ID 'not yet'")
     value = options.json_value(text, "the answer") if json else text
-    return command(target, [id], output, lambda process: process.answer(value, *ask))
+    return command(target, [id], output, lambda process: process.answer(value, *ask, hold=hold or 0))

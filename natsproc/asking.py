@@ -103,6 +103,7 @@ class Asking:
             asked.waiting -= 1
             if not asked.waiting and asked.ask.open and not asked.answer.done():
                 asked.ask.why = why
+                asked.answer.cancel()
                 with suppress(Error):  # the run has ended, and its questions with it
                     self._log.append_lifecycle("answered", {"ask": asked.ask.ask, "why": why})
         self._changed()
@@ -151,7 +152,7 @@ class Asking:
     def close(self, error: Error) -> None:
         """No answer counts any more: code that waits is told so."""
         with self._lock:
-            waiting = [asked.answer for asked in self._asked.values() if not asked.answer.done()]
+            waiting = [asked.answer for asked in self._asked.values() if asked.waiting]
         for answer in waiting:
             with suppress(concurrent.futures.InvalidStateError):
                 answer.set_exception(error)

@@ -1,6 +1,6 @@
 """Questions to people: what the log of a run says was asked and answered, and which answers are for code that asks again.
 
-Folded by owners as they write and by claimants as they read, as part of what is carried. Protocol: section 5.1.
+Folded by owners as they write and by claimants as they read, as part of what is carried. Protocol: section 5.2.
 """
 
 from __future__ import annotations

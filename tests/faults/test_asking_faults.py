@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from link import Link
 from test_sdk_faults import appears, make_mesh, stop
 
 import natsproc
+from natsproc.protocol.messages import Command
 
 OWNER = """
 import asyncio, sys, natsproc
@@ -94,3 +96,28 @@ async def test_a_question_outlives_a_restart_of_the_server(server):
             assert await handle.result(timeout=30) == ["production", "no"]
         finally:
             await stop(child)
+
+
+async def test_an_answer_reaches_the_code_only_once_it_is_stored(server):
+    await make_mesh(server.url)
+    link = Link(server.port)
+    try:
+        async with (
+            natsproc.connect(link.url, sender="owner") as mine,
+            natsproc.connect(server.url, sender="viewer") as mesh,
+            mine.own("deploy") as proc,
+        ):
+            asking = asyncio.create_task(proc.ask("Where to?"))
+            handle = mesh.process("deploy")
+            await waits_for(handle, "Where to?")
+            link.cut()
+            answering = proc._hosted.apply(Command("c1", "answer", "owner", data={"value": "production"}))
+            answered = asyncio.create_task(mine.io.call(answering))
+            await asyncio.wait([asking, answered], timeout=0.5)
+            assert not asking.done()
+            assert not answered.done()
+            link.mend()
+            assert await asyncio.wait_for(asking, 20) == "production"
+            assert (await answered).applied
+    finally:
+        link.close()

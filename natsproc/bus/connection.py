@@ -103,31 +103,19 @@ class Connection:
     async def open(cls, endpoint: Endpoint, timeout: float = CONNECT_TIMEOUT) -> Connection:
         """Connect. Raises: NoServer, NotAllowed (bad credentials), ServerUnfit."""
         self = cls(endpoint)
+        connecting = asyncio.create_task(self._dial())
         try:
             async with asyncio.timeout(timeout) as deadline:
                 soon = asyncio.get_running_loop().time() + min(timeout, REFUSED_TIMEOUT)
                 self._hopeless = lambda: deadline.reschedule(soon)
-                await self.nc.connect(
-                    servers=list(endpoint.servers),
-                    name=f"natsproc {endpoint.sender}",
-                    user_credentials=endpoint.creds,
-                    inbox_prefix=client_inbox(endpoint.sender).encode(),
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_disconnect,
-                    reconnected_cb=self._on_reconnect,
-                    closed_cb=self._on_closed,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]
-                    reconnect_to_server_handler=self._look_again if endpoint.look else None,
-                    connect_timeout=2,
-                    ping_interval=10,
-                    max_outstanding_pings=2,
-                    pending_size=16 * 1024 * 1024,
-                    **endpoint.options,
-                )
+                await asyncio.shield(connecting)
         except (OSError, TimeoutError, nats.errors.Error, ValueError) as error:
+            await _stop(connecting)
             await self._abandon()
             raise self._connect_error(error) from None
+        except asyncio.CancelledError:
+            await _stop(connecting)
+            raise
         self._hopeless = lambda: None
         self._up.set()
         self._connected_once = True
@@ -141,6 +129,28 @@ class Connection:
         for prefix in (client_inbox(self.sender), node_inbox(self.sender)):
             await self.nc.subscribe(f"{prefix}.{self._token}.>", cb=self._on_reply)
         return self
+
+    async def _dial(self) -> None:
+        """Connect for as long as it takes."""
+        endpoint = self.endpoint
+        await self.nc.connect(
+            servers=list(endpoint.servers),
+            name=f"natsproc {endpoint.sender}",
+            user_credentials=endpoint.creds,
+            inbox_prefix=client_inbox(endpoint.sender).encode(),
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnect,
+            reconnected_cb=self._on_reconnect,
+            closed_cb=self._on_closed,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]
+            reconnect_to_server_handler=self._look_again if endpoint.look else None,
+            connect_timeout=2,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            pending_size=16 * 1024 * 1024,
+            **endpoint.options,
+        )
 
     def _look_again(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:
         """Choose where to connect again; a server that has moved is the only one in the pool from the next time on."""
@@ -411,3 +421,12 @@ class Connection:
                 pass
         await self._abandon()
         await self._on_closed()
+
+
+async def _stop(task: asyncio.Future[Any]) -> None:
+    """Cancel a task of nats-py's, as often as it takes: Python 3.11's `wait_for` may swallow a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
+    if not task.cancelled():
+        task.exception()

@@ -11,11 +11,12 @@ import threading
 import time
 
 import pytest
-from harness import running
+from harness import free_port, running
 from test_sdk import events, make_mesh, running_process, until
 
 import natsproc
 from natsproc.bus import inbox
+from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.registry import Registry
 
 
@@ -356,3 +357,10 @@ async def test_a_forked_childs_receive_raises_and_the_end_of_its_block_is_silent
             child.kill()
     assert out == b"closed\n"
     assert ended(await events(viewer.process("forker")))["status"] == "completed"
+
+
+async def test_a_connection_that_is_refused_just_as_its_time_is_over_is_said_as_such():
+    endpoint = Endpoint((f"nats://127.0.0.1:{free_port()}",))
+    for number in range(400):
+        with pytest.raises(natsproc.NoServer, match="no nats-server answers"):
+            await Connection.open(endpoint, timeout=0.00001 * (number % 200))

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ class Owner(Actor):
         """Have the id for one run or a part of it; returns whether it has ended for good."""
         status, epoch, run = "completed", 0, 0
         try:
-            async with mesh.own(address, kind="tortured", restart=self.phase != "end") as proc:
+            restart, allow = self.phase != "end", ("idle", "next", "now")
+            async with mesh.own(address, kind="tortured", restart=restart, allow=allow) as proc:
                 epoch, run = proc.epoch, proc.run_number
                 self.record("claimed", address, epoch, run)
                 await Life(self, proc).live()
@@ -144,14 +145,23 @@ class Life:
         for _ in range(int(actor.random.expovariate(1 / 400)) + 20):
             if actor.phase:
                 break
-            with contextlib.suppress(natsproc.Interrupted):
-                async with self.proc.interruptible():
-                    await self.step()
+            await self.interruptible(self.step)
         while actor.phase == "drain":
-            with contextlib.suppress(natsproc.Interrupted):
-                async with self.proc.interruptible():
-                    await self.receive(0.3)
-                    await self.proc.flush()
+            await self.interruptible(self.rest)
+
+    async def interruptible(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Work until an interrupt ends it: what it had said in a turn by then is stored, and counts."""
+        try:
+            async with self.proc.interruptible():
+                await work()
+        except natsproc.Interrupted as stop:
+            if stop.partial and (said := stop.partial.events):
+                events = {event.offset: digest(event.type, event.data) for event in said}
+                self.actor.record("acknowledged", self.proc.id, self.proc.epoch, said[-1].offset, events)
+
+    async def rest(self) -> None:
+        await self.receive(0.3)
+        await self.proc.flush()
 
     async def step(self) -> None:
         actor = self.actor
@@ -173,12 +183,25 @@ class Life:
         self.events[self.offset] = digest("tick", data)
 
     async def receive(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    await self.proc.receive()
-        except TimeoutError:
-            pass
+        until = asyncio.get_running_loop().time() + seconds
+        while True:
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await self.proc.receive()
+            except TimeoutError:
+                return
+            if message.data["ask"]:
+                await self.answer(message)
+
+    async def answer(self, message: natsproc.Message) -> None:
+        """A turn of some tokens and a reply, in which other messages may land."""
+        async with self.proc.turn(message) as turn:
+            async with self.proc.stream("answer") as stream:
+                for _ in range(self.actor.random.randint(1, 20)):
+                    await stream.token("word ")
+                    await asyncio.sleep(0.01)
+                    await turn.boundary()
+            await self.proc.reply(message, message.data["n"])
 
     async def flush(self) -> None:
         upto, events = self.offset, self.events
@@ -230,17 +253,26 @@ class Sender(Actor):
 
     async def send(self, handle: natsproc.ProcessHandle, number: int) -> None:
         id, deadline = f"{self.name}-{number}".replace(".", "-"), time.monotonic() + 60
+        padding, when = self.random.choice((0, 100, 2000)), self.random.choice((None, None, "next", "now"))
+        data = {"n": number, "ask": self.random.random() < 0.3, "pad": "y" * padding}
         while time.monotonic() < deadline:  # the same id is stored once for two minutes
             try:
-                sent = await handle.send(
-                    {"n": number, "pad": "y" * self.random.choice((0, 100, 2000))}, id=id
-                )
+                sent = await handle.send(data, id=id, when=when)
             except PASSING:
                 continue
             except (natsproc.AlreadyEnded, natsproc.NoSuchProcess):
                 return
             self.record("sent", handle.address.id, self.sender, id, sent.position)
+            if data["ask"]:
+                await self.hear(handle.address.id, sent, number)
             return
+
+    async def hear(self, address: str, sent: natsproc.Sent, number: int) -> None:
+        """What becomes of the message: it is taken, and replied to unless its turn was stopped."""
+        with contextlib.suppress(*PASSING, natsproc.AlreadyEnded):
+            taken = await sent.consumed(timeout=5)
+            self.record("receipt", address, sent.id, taken.offset, "received")
+            self.record("replied", address, sent.id, number, await sent.reply(timeout=2))
 
     async def interrupt(self, handle: natsproc.ProcessHandle, id: str) -> None:
         try:

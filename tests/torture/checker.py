@@ -78,11 +78,19 @@ class Sent(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """A controller was told that its command was applied, and which event records it."""
+    """A sender was told that its command was applied, or its message taken, and which event records it."""
 
-    command: str
+    command: str  #: or message
     offset: int
     type: str
+
+
+class Replied(NamedTuple):
+    """A sender was told what the process replies."""
+
+    message: str
+    expected: Any
+    reply: Any
 
 
 @dataclass
@@ -99,6 +107,7 @@ class History:
     lost: list[Lost] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
+    replied: list[Replied] = field(default_factory=list)
     shown: dict[str, list[Shown]] = field(default_factory=dict)  #: by viewer
 
 
@@ -234,7 +243,14 @@ def _acknowledgements(history: History, counted: list[Counted]) -> Iterator[str]
         at = lines.get(receipt.offset)
         if at is None or at.type != receipt.type or at.cause != receipt.command:
             what = f"{at.type} of {at.cause}" if at else "nothing"
-            yield f"command {receipt.command} was applied at offset {receipt.offset}, where there is {what}"
+            yield f"{receipt.command} was {receipt.type} at offset {receipt.offset}, it was said, where there is {what}"
+    replies: dict[str, Any] = {}
+    for line, data in counted:
+        if line.type == "replied":
+            replies.setdefault(data["message"], data["data"])
+    for message, expected, reply in history.replied:
+        if not reply == expected == replies.get(message):
+            yield f"the reply to {message} was {reply}, which is {replies.get(message)} in the log and {expected} by rights"
 
 
 def _messages(history: History, counted: list[Counted], complete: bool) -> Iterator[str]:

@@ -38,8 +38,7 @@ class KillOwner(Fault):
     places = EVERYWHERE
 
     async def inject(self, world: World, dice: Random) -> bool:
-        owning = world.owning()
-        if len(owning) < 2:
+        if not (owning := world.owning()):
             return False
         node = dice.choice(owning)
         node.kill()
@@ -55,10 +54,10 @@ class FreezeOwner(Fault):
     places = ("plain", "cluster")
 
     async def inject(self, world: World, dice: Random) -> bool:
-        owning = world.owning()
-        if len(owning) < 2:
+        if not (owning := world.owning()):
             return False
         node = dice.choice(owning)
+        world.disturbed.add(node.life)
         node.freeze()
         taken = await world.taken_over(node.life, 20)
         node.thaw()
@@ -255,11 +254,11 @@ class Partition(Fault):
     kind, track, places = "partition", "zombie", ("network",)
 
     async def inject(self, world: World, dice: Random) -> bool:
-        owning = [node for node in world.owning() if node.netns]
-        if not owning or len(world.owning()) < 2:
+        if not (owning := [node for node in world.owning() if node.netns]):
             return False
         assert isinstance(world.place, NetworkPlace)
         node = dice.choice(owning)
+        world.disturbed.add(node.life)
         world.place.cut(node.netns)
         try:
             return await world.taken_over(node.life, 25)

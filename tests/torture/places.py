@@ -61,7 +61,7 @@ class NetworkPlace(Place):
         super().__init__(folder)
         number = next(_NUMBERS)
         self._bridge = f"np{number}b"
-        self.namespaces = tuple(f"np{number}x{place}" for place in range(3))
+        self.namespaces = tuple(f"np{number}x{place}" for place in range(5))
         self._net = f"10.{200 + number % 50}.{number // 50 % 250}"
         self.servers = [Server(folder / "nats", host=f"{self._net}.1")]
 

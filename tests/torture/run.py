@@ -47,6 +47,7 @@ class Tally:
             self.checked["events shown by viewers"] += sum(map(len, history.shown.values()))
             self.checked["messages acknowledged to senders"] += len(history.sent)
             self.checked["receipts"] += len(history.receipts)
+            self.checked["replies"] += len(history.replied)
             self.checked["runs"] += len(history.ended)
             self.checked["epochs"] += len(history.claimed)
             self.checked["owners that lost the id"] += len(history.lost)
@@ -85,6 +86,8 @@ async def round_of(
             *(_track(world, track, [f for f in here if f.track == track], stop, tally) for track in tracks)
         )
         tally.judge(await world.finish(), where)
+        taken = [line[2] for line in world.lines("lost") if line[2] not in world.disturbed]
+        tally.checked["of these, taken over without being frozen or cut off"] += len(taken)
     except Error as error:
         world.trouble.append(f"it could not be judged: {error!r}")
     finally:

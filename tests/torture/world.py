@@ -26,7 +26,19 @@ from natsproc.protocol.names import Address, Names, key_of
 from natsproc.protocol.records import Claim
 from tests.harness import ROOT
 
-from .checker import Acknowledged, Claimed, Ended, History, Lost, Receipt, Sent, Shown, Stored, what_counts
+from .checker import (
+    Acknowledged,
+    Claimed,
+    Ended,
+    History,
+    Lost,
+    Receipt,
+    Replied,
+    Sent,
+    Shown,
+    Stored,
+    what_counts,
+)
 from .places import Place
 
 NAMES = Names()
@@ -139,11 +151,12 @@ class World:
         self.addresses = [f"p{number}" for number in range(processes)]
         hosts = [*place.namespaces, *[""] * (nodes - len(place.namespaces))]
         self.nodes = [
-            Program(self, "owner", f"n{number}", netns, most=3, rate=rate)
+            Program(self, "owner", f"n{number}", netns, most=2, rate=rate)
             for number, netns in enumerate(hosts)
         ]
         self.viewers = [Program(self, "viewer", f"v{number}") for number in range(3)]
         self.senders = [Program(self, "sender", f"s{number}", rate=1.0) for number in range(2)]
+        self.disturbed: set[str] = set()  #: lives of nodes that were frozen or cut off
         self.trouble: list[str] = []  #: what kept it from being judged wholly
 
     @property
@@ -296,6 +309,8 @@ class World:
                     history.sent.append(Sent(*rest))
                 case "receipt":
                     history.receipts.append(Receipt(*rest))
+                case "replied":
+                    history.replied.append(Replied(*rest))
                 case "shown":
                     history.shown.setdefault(life.partition(".")[0], []).append(Shown(*rest))
         for viewer in self.viewers:

@@ -14,6 +14,7 @@ from tests.torture.checker import (
     History,
     Lost,
     Receipt,
+    Replied,
     Sent,
     Shown,
     Stored,
@@ -63,6 +64,7 @@ class Forger:
         self.tick(5, 1, "n1.1")
         self.event(5, 1, "interrupted", {"command": "c1"}, cause="c1")
         self.received(5, 1, 2)
+        self.event(5, 1, "replied", {"message": "m2", "data": 2}, cause="m2")
         self.event(5, 1, "exited", {"status": "completed", "code": 0})
         self.mark(8, 2)
         self.event(8, 2, "restarted", {})
@@ -77,11 +79,12 @@ class Forger:
             [Stored(n, json.dumps({"id": f"m{n}", "data": n}).encode(), "s0") for n in (1, 2, 4)],
             cuts,
             [Claimed("n0.1", 3, 1), Claimed("n1.1", 5, 1), Claimed("n0.2", 8, 2)],
-            [self.told("n0.1", 3, 4), self.told("n1.1", 5, 7), self.told("n0.2", 8, 13)],
+            [self.told("n0.1", 3, 4), self.told("n1.1", 5, 7), self.told("n0.2", 8, 14)],
             [Ended("n1.1", 5, 1, "completed"), Ended("n0.2", 8, 2, "failed")],
             [Lost("n0.1", 3)],
             [Sent("s0", "m1", 1), Sent("s0", "m4", 4)],
             [Receipt("c1", 8, "interrupted")],
+            [Replied("m2", 2, 2)],
             {"v0": lines, "v1": list(lines)},
         )
 
@@ -97,7 +100,7 @@ def good() -> History:
 def test_a_good_history_has_no_violation():
     history = good()
     assert check(history) == []
-    assert [line.offset for line in history.shown["v0"]] == list(range(1, 15))
+    assert [line.offset for line in history.shown["v0"]] == list(range(1, 16))
 
 
 def test_what_is_not_complete_may_lack_its_end():
@@ -124,13 +127,13 @@ def lose(history, index):
 
 
 def two_terminal_events(history):
-    payload = json.loads(history.log[-1].payload) | {"offset": 15}
+    payload = json.loads(history.log[-1].payload) | {"offset": 16}
     history.log.append(Stored(999, json.dumps(payload).encode()))
     history.shown = {"v0": [line for line, _ in what_counts(history.log)[0]]}
 
 
 def consumed_twice(history):
-    rewrite(history, 17, data=json.loads(history.log[6].payload)["data"])
+    rewrite(history, 18, data=json.loads(history.log[6].payload)["data"])
     history.shown = {"v0": [line for line, _ in what_counts(history.log)[0]]}
 
 
@@ -177,28 +180,33 @@ BAD = {
         lambda h: rewrite(h, 10, type="tick"),
         "epoch 5 begins with tick",
     ),
-    "has a run without an end": (lambda h: rewrite(h, 14, type="tick"), "run 1 has no terminal event"),
+    "has a run without an end": (lambda h: rewrite(h, 15, type="tick"), "run 1 has no terminal event"),
     "has a last run without an end": (lambda h: rewrite(h, -1, type="tick"), "run 2 has no terminal event"),
     "has two ends of a run": (two_terminal_events, "run 2 has ended, and goes on with exited"),
     "leaves a run out": (
-        lambda h: [rewrite(h, index, run=3) for index in range(15, 20)],
+        lambda h: [rewrite(h, index, run=3) for index in range(16, 21)],
         "run 3 follows run 1",
     ),
-    "recovers into a new run": (lambda h: rewrite(h, 16, type="recovered"), "run 2 begins with recovered"),
+    "recovers into a new run": (lambda h: rewrite(h, 17, type="recovered"), "run 2 begins with recovered"),
     "has a command that is not recorded": (
         lambda h: h.receipts.append(Receipt("c2", 7, "interrupted")),
-        "command c2 was applied at offset 7, where there is tick",
+        "c2 was interrupted at offset 7, it was said, where there is tick",
     ),
+    "was told of a reply that is not there": (
+        lambda h: h.replied.append(Replied("m4", 4, 4)),
+        "the reply to m4 was 4, which is None in the log and 4 by rights",
+    ),
+    "was told of a wrong reply": (lambda h: h.replied.append(Replied("m2", 2, 3)), "the reply to m2 was 3"),
     "has a message that is acknowledged and lost": (
         lambda h: h.sent.append(Sent("s0", "m3", 3)),
         "message m3 was acknowledged at position 3, which holds nothing",
     ),
     "has a message that is stored twice": (stored_twice, "message m1 is stored 2 times"),
-    "has a message that is consumed twice": (consumed_twice, "message m1 was consumed again at offset 12"),
+    "has a message that is consumed twice": (consumed_twice, "message m1 was consumed again at offset 13"),
     "has a message that is never consumed": (never_consumed, "message m6 at position 6 was never consumed"),
     "has messages out of order": (out_of_order, "message m4 of s0 was consumed after a later one"),
     "has a message that nobody sent": (lambda h: h.inbox.pop(0), "is not in the inbox"),
-    "has a cut that the log has not": (lambda h: h.cuts.append((9, 2, 15, 999)), "that the log has not"),
+    "has a cut that the log has not": (lambda h: h.cuts.append((9, 2, 16, 999)), "that the log has not"),
     "lacks a cut in its record": (lambda h: h.cuts.pop(), "lacks the last cut"),
     "is shown twice": (lambda h: h.shown["v1"].insert(3, h.shown["v1"][2]), "v1 showed"),
     "is shown out of order": (
@@ -207,12 +215,12 @@ BAD = {
     ),
     "is shown with a hole": (lambda h: h.shown["v1"].pop(4), "v1 showed"),
     "is shown and not stored": (
-        lambda h: h.shown["v1"].append(Shown(999, 8, 2, 15, "tick", 0)),
-        "v1 showed offset 15 at position 999, which does not count",
+        lambda h: h.shown["v1"].append(Shown(999, 8, 2, 16, "tick", 0)),
+        "v1 showed offset 16 at position 999, which does not count",
     ),
     "is shown from a zombie": (lambda h: show(h, position=90, epoch=3), "v1 showed"),
     "is shown as something else": (lambda h: show(h, digest=1), "v1 showed"),
-    "is not shown to the end": (lambda h: h.shown["v1"].pop(), "v1 never showed offset 14"),
+    "is not shown to the end": (lambda h: h.shown["v1"].pop(), "v1 never showed offset 15"),
 }
 
 

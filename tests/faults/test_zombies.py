@@ -145,6 +145,9 @@ async def test_an_owner_that_finds_out_at_a_commit_is_stopped_though_its_code_do
             await asyncio.sleep(60)
 
     async with natsproc.connect(server.url) as mesh:
+        running = asyncio.create_task(mesh.run(stubborn, id="stubborn"))
+        await asyncio.wait([running], timeout=20)
+        assert running.done()
         with pytest.raises(natsproc.OwnershipLost, match="taken over by node other"):
-            await asyncio.wait_for(mesh.run(stubborn, id="stubborn"), 20)
+            running.result()
         assert not (await mesh.node()).hosted

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 
 from natsproc.errors import BadName, BadPayload, Closed, Error, NotAllowed
 from natsproc.protocol.messages import Command, Notice
-from natsproc.protocol.names import Address, Names, check_name, new_token
+from natsproc.protocol.names import Address, Names, check_name, new_token, sanitize
 from natsproc.protocol.records import Lease, Record
 
 from .clock import seconds_between
@@ -118,8 +118,13 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
         reconnected = True
         look.set()
 
+    def changed(record: Record | None) -> None:
+        if record is not None and record.node != watched:  # another owner
+            look.set()
+
     said: tuple[str, int] | None = None
-    subscription = await connection.subscribe(names.lease(), heard)
+    watched, subscription = "", None
+    hear_no_more = await registry.hear(address, changed)
     forget = connection.on_reconnect(back)
     try:
         while True:
@@ -132,6 +137,10 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
                 record = await registry.get(address)
                 if record is None or record.ended or said == (record.node, record.epoch):
                     continue
+                if record.node != watched:  # of other nodes, who may be many, nothing is heard
+                    await connection.unsubscribe(subscription)
+                    watched = record.node
+                    subscription = await connection.subscribe(names.lease(sanitize(watched, "node")), heard)
                 lost = await registry.lease(record.node) is None and await _is_lost(connection, names, record)
                 if lost:
                     said = (record.node, record.epoch)
@@ -143,4 +152,5 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
                 look.set()
     finally:
         forget()
+        await hear_no_more()
         await connection.unsubscribe(subscription)

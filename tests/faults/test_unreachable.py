@@ -10,6 +10,7 @@ from test_sdk_faults import appears, make_mesh, start_owner, stop
 
 import natsproc
 from natsproc.bus import liveness
+from natsproc.bus.kv import Bucket
 
 NOTICED = 6.0  #: seconds
 
@@ -138,3 +139,35 @@ async def test_a_clean_stop_is_noticed_at_once(server):
         ended = await asyncio.wait_for(waiting, 1)
         assert (ended.status, await viewer.list()) == ("cancelled", [])
         await owning.__aexit__(None, None, None)
+
+
+async def test_each_owner_that_is_lost_is_said_and_nothing_is_heard_of_other_nodes(server):
+    await make_mesh(server.url)
+    async with natsproc.connect(server.url, sender="viewer") as mesh:
+        seen, nodes = [], []
+        watching = None
+        for _ in range(2):
+            child = await start_owner(server.url, 1)
+            try:
+                handle = await appears(mesh, "owner")
+                watching = watching or asyncio.create_task(notices(handle, seen))
+
+                async def owned(handle=handle):
+                    info = await handle.info()
+                    return info.state == "running" and info.record.node not in nodes
+
+                await until(owned)
+                nodes.append((await handle.info()).record.node)
+                before = mesh.connection.nc.stats["in_msgs"]
+                leases = Bucket(mesh.connection, mesh.names.leases)
+                for number in range(300):
+                    await mesh.io.call(leases.put(f"other-{number}", b"{}"))
+                assert (
+                    mesh.connection.nc.stats["in_msgs"] - before < 400
+                )  # their acknowledgements, and little else
+            finally:
+                await stop(child)
+            await until(lambda: asyncio.sleep(0, [item.type for _, item in seen][-1:] == ["unreachable"]))
+            assert seen[-1][1].data["node"] == nodes[-1]
+        assert [item.type for _, item in seen] == ["caught_up", "unreachable", "takeover", "unreachable"]
+        watching.cancel()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         ProcessFailed,
         Refused,
         ServerUnfit,
+        StateUnfit,
         TimedOut,
         TooLarge,
         Unreachable,
@@ -58,7 +59,7 @@ _WHERE = {
     "errors": (
         "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "Cancelled", "Closed", "Error", "HardInterrupt", "Interrupted",
         "MeshMismatch", "NoMesh", "NoServer", "NoSuchProcess", "NotAllowed", "OwnershipLost", "ProcessFailed",
-        "Refused", "ServerUnfit", "TimedOut", "TooLarge", "Unreachable",
+        "Refused", "ServerUnfit", "StateUnfit", "TimedOut", "TooLarge", "Unreachable",
     ),
     "functions": ("process", "run"),
     "handle": ("Exit", "ProcessHandle"),
@@ -74,7 +75,7 @@ __all__ = [
     "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "BlockingProcess", "Cancelled", "Closed", "Error", "Event", "Exit",
     "HardInterrupt", "Interrupted", "Mesh", "MeshMismatch", "Message", "NoMesh", "NoServer", "NoSuchProcess",
     "NotAllowed", "Notice", "OwnershipLost", "Process", "ProcessFailed", "ProcessHandle", "ProcessInfo", "Receipt",
-    "Refused", "Sent", "ServerUnfit", "Tail", "Taken", "TimedOut", "TooLarge", "Unreachable", "connect", "current", "process", "run",
+    "Refused", "Sent", "ServerUnfit", "StateUnfit", "Tail", "Taken", "TimedOut", "TooLarge", "Unreachable", "connect", "current", "process", "run",
 ]  # fmt: skip
 
 

@@ -27,8 +27,11 @@ from natsproc.protocol.records import Record
 from .handle import ProcessHandle
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from .node import Node, WhenFull
     from .owner import Process
+    from .states import Migrations
     from .tail import Tail
 
 T = TypeVar("T")
@@ -265,23 +268,29 @@ class Mesh:
         restart: bool = False,
         when_full: WhenFull = "wait",
         allow: Sequence[When] = (),
+        state: type[BaseModel] | None = None,
+        version: int = 1,
+        migrate: Migrations | None = None,
     ) -> AsyncIterator[Process]:
         """Give the code inside an address: `async with mesh.own("order-42") as proc: …`.
 
         Leaving it writes the one terminal event: completed, failed, interrupted, cancelled or killed. A message
-        that nobody sent is never lost: what came before is waiting in the inbox. `allow`: see `natsproc.process`.
+        that nobody sent is never lost: what came before is waiting in the inbox. If the last owner is gone
+        without an end, its run goes on here, with the `state` that it saved last; for `allow` and what follows it see
+        `natsproc.process`.
 
         While the server is away, what is written is kept in memory, up to 20,000 events or 32 MiB for all that runs
         here. Above that, writing waits; `when_full="spool"` has up to 1 GiB of it wait on disk before; with "drop"
         it is dropped, and a stored `dropped` event says in its place how much.
 
-        Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, BadPayload (`allow`), NotAllowed; and
-        Interrupted, when it
-        was interrupted outside any scope.
+        Raises: AlreadyRunning, AlreadyEnded (unless `restart`), StateUnfit, BadName, BadPayload (`allow`),
+        NotAllowed; and Interrupted, when it was interrupted outside any scope.
         """
         from .functions import new_spec, owned
+        from .states import Shape
 
-        spec = new_spec(self, id, kind, labels, parent, restart, when_full, allow)
+        shape = Shape(state, version, migrate or {})
+        spec = new_spec(self, id, kind, labels, parent, restart, when_full, allow, shape)
         async with owned(self, spec) as proc:
             yield proc
 
@@ -303,10 +312,10 @@ class Mesh:
         A plain function runs in a thread of its own, with a BlockingProcess. Raises as `own`, and whatever the
         function raises.
         """
-        from .functions import allow_of, kind_of, new_spec, run_on, when_full_of
+        from .functions import allow_of, kind_of, new_spec, run_on, shape_of, when_full_of
 
-        full = when_full_of(function, when_full)
-        spec = new_spec(self, id, kind_of(function, kind), labels, parent, restart, full, allow_of(function))
+        full, allow, shape = when_full_of(function, when_full), allow_of(function), shape_of(function)
+        spec = new_spec(self, id, kind_of(function, kind), labels, parent, restart, full, allow, shape)
         return await run_on(self, spec, function, args, kwargs)
 
 

@@ -15,7 +15,8 @@
     ├── Refused               the process, or its state, said no
     │   ├── AlreadyRunning    the id belongs to a live process
     │   ├── AlreadyEnded      the run of that id has ended; a new run must be asked for
-    │   └── OwnershipLost     a newer epoch owns the id
+    │   ├── OwnershipLost     a newer epoch owns the id
+    │   └── StateUnfit        the saved state is not one that this code can begin with
     ├── ProcessFailed         `result()` of a run that did not complete
     └── Closed                used after it was closed
 
@@ -128,6 +129,10 @@ class AlreadyEnded(Refused):
 
 class OwnershipLost(Refused):
     """A newer epoch owns the id, so nothing this owner writes counts any more."""
+
+
+class StateUnfit(Refused):
+    """The saved state cannot be what this code begins with: no migration leads to it, or it is damaged."""
 
 
 class ProcessFailed(Error):

@@ -25,8 +25,11 @@ from .hosted import STOP_SECONDS, Hosted
 from .interruptions import Interruptions
 from .node import Spec, WhenFull
 from .owner import BlockingProcess, Process
+from .states import Migrations, Shape
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from .client import Mesh
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,19 +43,25 @@ def process(
     kind: str | None = None,
     when_full: WhenFull = "wait",
     allow: Sequence[When] = (),
+    state: type[BaseModel] | None = None,
+    version: int = 1,
+    migrate: Migrations | None = None,
 ) -> Any:
     """Mark a function as one that runs as a process; its name is the kind unless `kind` is given.
 
-    `when_full` says what happens to what it writes while the server is away: see `Mesh.own`. `allow` says when messages
-    may land while it is in a turn: `idle` (after it), `next` (at its next boundary), `now` (interrupting it); all three
-    unless said. The function stays what it was and takes the process as its first argument: a `Process` if it is a
-    coroutine function, a `BlockingProcess` if it is a plain one. Raises: BadName.
+    The function stays what it was and takes the process as its first argument: a `Process` if it is a
+    coroutine function, a `BlockingProcess` if it is a plain one. `when_full` says what happens to what it writes
+    while the server is away: see `Mesh.own`. `allow` says when messages may land while it is in a turn: `idle`
+    (after it), `next` (at its next boundary), `now` (interrupting it); all three unless said. `state` is the model
+    of what it saves by `checkpoint`, and `version` that of its code's idea of it; `migrate` has for each older
+    version a function that makes JSON of the next version of the JSON of one. Raises: BadName.
     """
 
     def mark(function: F) -> F:
         function.natsproc_kind = kind_of(function, kind)  # type: ignore[attr-defined]
         function.natsproc_when_full = when_full  # type: ignore[attr-defined]
         function.natsproc_allow = tuple(allow)  # type: ignore[attr-defined]
+        function.natsproc_shape = Shape(state, version, migrate or {})  # type: ignore[attr-defined]
         return function
 
     return mark if function is None else mark(function)
@@ -161,6 +170,11 @@ def allow_of(function: Callable[..., Any]) -> tuple[str, ...]:
     return getattr(function, "natsproc_allow", ())
 
 
+def shape_of(function: Callable[..., Any]) -> Shape:
+    """What a function was marked to save."""
+    return getattr(function, "natsproc_shape", None) or Shape()
+
+
 def new_spec(
     mesh: Mesh,
     id: str | None,
@@ -169,7 +183,8 @@ def new_spec(
     parent: str,
     restart: bool,
     when_full: WhenFull,
-    allow: Sequence[str] = (),
+    allow: Sequence[str],
+    shape: Shape,
 ) -> Spec:
     """What a process of Python code is to be. Raises: BadName."""
     check_name(kind, "kind")
@@ -178,10 +193,9 @@ def new_spec(
     spool = DEFAULT_SIZE if when_full == "spool" else 0
     address = mesh.address(id or new_id(kind))
     parent = parent or os.environ.get("NATSPROC_ADDRESS", "")
-    drop = when_full == "drop"
     return Spec(
         address, kind, dict(labels or {}), parent,
-        restart=restart, spool=spool, drop=drop, allow=tuple(allow),
+        restart=restart, spool=spool, drop=when_full == "drop", allow=tuple(allow), shape=shape,
     )  # fmt: skip
 
 
@@ -329,8 +343,8 @@ def run(
     from .client import connect
 
     mesh = connect(server, creds=creds, context=context, namespace=namespace, prefix=prefix, start=True)
-    full = when_full_of(function, when_full)
-    spec = new_spec(mesh, id, kind_of(function, kind), labels, "", restart, full, allow_of(function))
+    full, allow, shape = when_full_of(function, when_full), allow_of(function), shape_of(function)
+    spec = new_spec(mesh, id, kind_of(function, kind), labels, "", restart, full, allow, shape)
     if not inspect.iscoroutinefunction(function):
         mesh.open()
         try:

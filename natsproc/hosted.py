@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from natsproc.bus.claims import Owned, claim, insist, mark_ended
+from natsproc.bus.checkpoints import Checkpoints, load
+from natsproc.bus.claims import Owned, claim, insist, mark_ended, release
 from natsproc.bus.clock import now
 from natsproc.bus.control import ServedControl
 from natsproc.bus.holding import HeldCommands
@@ -29,6 +30,7 @@ from natsproc.errors import (
     TimedOut,
     TooLarge,
 )
+from natsproc.protocol.carried import Carried
 from natsproc.protocol.messages import COMMAND, Command, Message, Outcome, Receipt, Status
 from natsproc.protocol.records import Record
 
@@ -64,6 +66,7 @@ class Hosted:
     log: EventLog
     epoch: int
     run: int
+    state: Any = None  #: as of the last checkpoint of the run
 
     def __init__(self, node: Node, spec: Spec) -> None:
         self.node = node
@@ -78,6 +81,7 @@ class Hosted:
         self._owned: Owned | None = None
         self._over: Error | None = None  # why it cannot be ended any more
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._places: asyncio.Task[Any] | None = None
         self._recording = asyncio.Lock()
         self._revision = 0
         self._noted: dict[tuple[str, str], int] = {}  # sender and command → offset of what records it
@@ -118,6 +122,12 @@ class Hosted:
             writer=node.writer,
             restart=spec.restart,
         )
+        try:
+            self.state = await self._load(owned)
+        except BaseException:
+            with suppress(Error):  # the run goes on with code that can begin with its state
+                await release(node.connection, node.names, owned)
+            raise
         self.epoch, self.run = owned.epoch, owned.run
         self._loop = asyncio.get_running_loop()
         self.log = EventLog(
@@ -136,6 +146,7 @@ class Hosted:
         )
         self.log.on_lost = self._lose
         self.asking.open(self.log, owned.carried.asks)
+        self._checkpoints = Checkpoints(node.connection, node.names, owned, self.log)
         started = now()
         self.record = Record(
             spec.address, spec.kind, node.name, owned.epoch, owned.run, "running", started, started,
@@ -144,6 +155,8 @@ class Hosted:
         lease = node.lease
         first = {"kind": spec.kind, "node": node.name, "host": lease.host, "pid": lease.pid}
         first |= {name: value for name in ("labels", "parent", "title") if (value := getattr(spec, name))}
+        if owned.claim.checkpoint:
+            first["checkpoint"] = owned.claim.checkpoint.offset
         self._owned = owned
         node.count(self, runs=True)
         self.log.append_lifecycle(owned.kind, first)
@@ -162,10 +175,41 @@ class Hosted:
         async with self._recording:
             self._revision = await insist(lambda: node.registry.put(self.record))
         self._forget = node.connection.on_reconnect(self._make_sure)
+        self._places = self._spawn(self._fenced(self._checkpoints.keep_places()))
+        if owned.kind != "started":
+            self._spawn(self._checkpoints.tidy_up())
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Have it done in the background; errors of ours are for whoever waits for it, if anybody does."""
         self._tasks.add(task := asyncio.create_task(work))
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, Error):
+            raise error
+
+    async def _load(self, owned: Owned) -> Any:
+        state = await load(self.node.connection, self.node.names, owned)
+        if state is None or owned.claim.checkpoint is None:
+            return None
+        version = owned.claim.checkpoint.version
+        return await asyncio.to_thread(self.spec.shape.read, state, version, owned.address)
+
+    async def checkpoint(self, state: bytes, offset: int, carried: Carried) -> None:
+        """Save a state, and what had been read by the event of that offset. Raises: as `Checkpoints.save`."""
+        saving = self._checkpoints.save(state, self.spec.shape.version, offset, carried)
+        await asyncio.shield(self._spawn(self._fenced(saving)))  # an interrupt leaves it whole
+        self._spawn(self._checkpoints.tidy())
+
+    async def _fenced(self, work: Awaitable[None]) -> None:
+        """Stop what runs here if the work finds out that the id was lost."""
+        try:
+            await work
+        except OwnershipLost as lost:
+            self.log.void(lost)
+            raise
 
     def _deliver(self, message: Message) -> None:
         """Take what the inbox brings: commands that were held are not for the code."""
@@ -378,6 +422,8 @@ class Hosted:
         self._forget()
         if self._hear_no_more:
             await self._hear_no_more()
+        if self._places:
+            self._places.cancel()
         if self._inbox:
             await self._inbox.close()
         if self._held:

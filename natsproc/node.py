@@ -25,6 +25,7 @@ from natsproc.protocol.names import Address, Names, new_token, sanitize
 from natsproc.protocol.records import Lease
 
 from .hosted import Hosted
+from .states import Shape
 
 WhenFull = Literal["wait", "spool", "drop"]
 """What happens to what a process writes while the server is away and the node's buffer is full."""
@@ -57,6 +58,7 @@ class Spec:
     spool: int = 0  #: bytes on disk for what it says while the node's writer is full
     drop: bool = False  #: what finds no room is dropped and counted; else it waits
     allow: tuple[str, ...] = ()  #: when messages may land; at any time unless said
+    shape: Shape = field(default_factory=Shape)  #: of its saved state
 
     def __post_init__(self) -> None:
         check_allow(self.allow)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,6 +80,21 @@ class Core:
     def paused(self) -> bool:
         """Whether somebody has paused it; it waits at its next call that may wait."""
         return self._interruptions.paused
+
+    @property
+    def state(self) -> Any:
+        """What the last `checkpoint` of the run has saved, by whichever owner; None if none has."""
+        return self._hosted.state
+
+    def _checkpoint(self, state: Any) -> tuple[int, Coroutine[Any, Any, None]]:
+        """Write the event; what is returned beside its offset saves the state."""
+        self._refuse_child()
+        payload = self._hosted.spec.shape.write(state)
+        with hard.shield:
+            offset, carried = self._log.checkpointed(
+                {"size": len(payload), "version": self._hosted.spec.shape.version}
+            )
+        return offset, self._hosted.checkpoint(payload, offset, carried)
 
     def _append(self, type: str | BaseModel, data: Json, cause: str | None) -> int:
         if self._io.forked:
@@ -232,6 +247,20 @@ class Process(Core, Speaking):
         await self._interruptions.gate()
         await asyncio.sleep(0)
 
+    async def checkpoint(self, state: Any) -> int:
+        """Save a state, together with what was received so far; returns the offset of the event that says so.
+
+        Returns once both are stored and count: all of it, or nothing. Whoever recovers the run begins with it as
+        `state`, and receives the messages behind it; those taken since then come again. `state` is any JSON or a
+        pydantic model, of any size. It waits for as long as the server is away.
+        Raises: BadPayload; OwnershipLost, and nothing was saved; AlreadyEnded; NotAllowed.
+        """
+        await self._interruptions.gate()
+        offset, saving = self._checkpoint(state)
+        await self._io.call(saving)
+        self._hosted.state = state
+        return offset
+
     async def flush(self) -> None:
         """Return when everything written so far is stored, and still counts. Raises: OwnershipLost."""
         if not self._io.forked:
@@ -322,6 +351,14 @@ class BlockingProcess(Core, BlockingSpeaking):
     def check(self) -> None:
         """Wait while paused; where an interrupt lands in plain code. Raises: Interrupted."""
         self._interruptions.check()
+
+    def checkpoint(self, state: Any) -> int:
+        """See `Process.checkpoint`."""
+        self._interruptions.check()
+        offset, saving = self._checkpoint(state)
+        self._io.wait(saving)
+        self._hosted.state = state
+        return offset
 
     def flush(self) -> None:
         """See `Process.flush`."""

@@ -70,22 +70,20 @@ async def claim(
             return await claimant.take(restart)
 
 
-async def mark_ended(connection: Connection, names: Names, won: Owned, last: int = 0) -> None:
+async def mark_ended(connection: Connection, names: Names, won: Owned, last: int = 0) -> Owned:
     """Note in the claim record that the run has ended, with event `last`: a hint, for the log decides.
 
     With it nobody need be asked whether they live, and offsets go on even from a log that was trimmed away.
     Raises: OwnershipLost, and what `Bucket.update` raises.
     """
     known = {"last": last} if last else {}
-    await _amend(
-        Bucket(connection, names.claims), won.address, won.claim, won.revision,
-        lambda record: replace(record, ended=True, extra={**record.extra, **known}),
-    )  # fmt: skip
+    bucket = Bucket(connection, names.claims)
+    return await amend(bucket, won, lambda record: replace(record, ended=True, extra=record.extra | known))
 
 
-async def release(connection: Connection, names: Names, won: Owned) -> None:
+async def release(connection: Connection, names: Names, won: Owned) -> Owned:
     """Give the id up without an end, so that nobody waits for our lease. Raises: as `mark_ended`."""
-    await _amend(Bucket(connection, names.claims), won.address, won.claim, won.revision, _released)
+    return await amend(Bucket(connection, names.claims), won, _released)
 
 
 def _released(record: Claim) -> Claim:
@@ -104,14 +102,22 @@ async def confirm(bucket: Bucket, address: Address, nonce: str) -> tuple[Claim, 
     return record, revision
 
 
+async def amend(bucket: Bucket, won: Owned, change: Callable[[Claim], Claim]) -> Owned:
+    """Change our own record, whatever else of it we changed meanwhile; returns what is owned now.
+
+    Raises: OwnershipLost; and as `Bucket.update`, after which it can be called again.
+    """
+    record, revision = await _amend(bucket, won.address, won.claim, won.revision, change)
+    return replace(won, claim=record, revision=revision)
+
+
 async def _amend(
     bucket: Bucket, address: Address, record: Claim, revision: int, change: Callable[[Claim], Claim]
-) -> None:
-    """Change our own record, whatever else of it we changed meanwhile. Raises: OwnershipLost."""
+) -> tuple[Claim, int]:
     while True:
+        changed = change(record)
         try:
-            await bucket.update(key_of(address), encode(change(record).to_json()), revision)
-            return
+            return changed, await bucket.update(key_of(address), encode(changed.to_json()), revision)
         except Conflict:
             record, revision = await confirm(bucket, address, record.nonce)
 
@@ -131,8 +137,10 @@ async def insist(call: Callable[[], Awaitable[T]], deadline: float | None = None
 class _Reading:
     """What a claimant has read of the log."""
 
-    def __init__(self, record: Claim | None = None, first: StoredEntry | None = None) -> None:
-        """Begin at the last cut that the record has, or at the log's first entry where that is behind it."""
+    def __init__(
+        self, record: Claim | None = None, first: StoredEntry | None = None, *, from_place: bool = True
+    ) -> None:
+        """Begin at the place or the last cut that the record has, or at the log's first entry if it is behind that."""
         self.position = 0  #: everything up to here was read
         self.first = first.position if first else 0  #: position of the log's first entry, if it is known
         self.last: Entry | None = None  #: that counts
@@ -141,13 +149,16 @@ class _Reading:
         self._least = 1
         self._trimmed = False
         self._fold = Fold()
+        self._sent = 0
         if record and record.cuts:
-            cut = record.cuts[-1]
             self.carried = Carried(record.extra)
             self._least += int(record.extra.get("last", 0))
-            self.position = max(cut.position, self.first - 1)
-            self._trimmed = first is None or self.position > cut.position
-            start = {"position": self.position} if self._trimmed else {"cursor": ownership.cursor_at(cut)}
+            cursor = ownership.cursor_at(record.cuts[-1])
+            if record.place and from_place:
+                cursor, self._sent = record.place.cursor, record.place.sent
+            self.position = max(cursor.position, self.first - 1)
+            self._trimmed = first is None or self.position > cursor.position
+            start = {"position": self.position} if self._trimmed else {"cursor": cursor}
             self._fold = Fold(record.cuts, **start)
 
     def feed(self, stored: StoredEntry) -> None:
@@ -164,6 +175,11 @@ class _Reading:
         self.carried.feed(entry.type, entry.data)
 
     @property
+    def uncertain(self) -> bool:
+        """Whether more of what counts may lie before the place than it says, stored again behind it only in part."""
+        return (self._fold.next_offset or 1) <= self._sent
+
+    @property
     def ended(self) -> bool:
         return self.last is not None and self.last.type == EXITED
 
@@ -171,6 +187,8 @@ class _Reading:
         """The next offset, and the record with every cut and what is carried over the last of them."""
         offset = self._fold.settle(self._least)
         record = ownership.owned(won, revision, self._fold.cuts, self.first)
+        if record.checkpoint:  # what was read since then goes with the state that was lost
+            self.carried.received = dict(record.checkpoint.received)
         return offset, replace(record, extra=record.extra | self.carried.to_json())
 
 
@@ -203,9 +221,7 @@ class _Claimant:
         if record is not None:
             alive = not record.ended and await self._answers(record.epoch_at(revision))
             if not alive:
-                first = await self._insist(lambda: self._history.first(self._events))
-                reading = _Reading(record, first)
-                await self._read(reading)
+                reading = await self._look(record)
                 alive = not (reading.ended or record.ended) and await self._lives(record, revision)
         while True:
             if record is not None and reading.last is not None:
@@ -228,6 +244,16 @@ class _Claimant:
                         revision = await writing  # it may have been won just as we were cancelled
                         await _amend(self._bucket, self._address, record, revision, _released)
                 raise
+
+    async def _look(self, record: Claim) -> _Reading:
+        """Read the log from the newer of the last place and the last cut, to its end."""
+        first = await self._insist(lambda: self._history.first(self._events))
+        reading = _Reading(record, first)
+        await self._read(reading)
+        if reading.uncertain:
+            reading = _Reading(record, first, from_place=False)
+            await self._read(reading)
+        return reading
 
     async def _read(self, reading: _Reading) -> None:
         """Go on to the end of the log as it is now."""

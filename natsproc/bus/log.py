@@ -66,7 +66,7 @@ class EventLog:
         self._shift = self.offset  # an entry's offset is its number in the lane, once it has one, plus this
         self._frame = len(encode_event(_WIDEST, epoch, run, now(), b"", b"", b""))
         self._overhead = _HEADERS + 2 * len(self._lane.subject)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pid = os.getpid()
         self._error: Error | None = None
         self._terminal = 0  # offset of the terminal event
@@ -122,6 +122,17 @@ class EventLog:
     def append_lifecycle(self, type: str, data: Json = None, *, cause: str | None = None) -> int:
         """Write an event that only natsproc writes; it is never dropped. Raises: as `append`."""
         return self._append(type, data, cause)
+
+    def snapshot(self) -> tuple[int, Carried]:
+        """The offset given last, and what a successor has to know there; from any thread."""
+        with self._lock:
+            return self.offset, self._carried.copy()
+
+    def checkpointed(self, data: Json) -> tuple[int, Carried]:
+        """Write that a checkpoint is made here; returns as `snapshot`. Raises: as `append`."""
+        with self._lock:
+            self._append("checkpointed", data, None)
+            return self.snapshot()
 
     def _append(
         self,
@@ -197,10 +208,17 @@ class EventLog:
         """Make sure that the id is still ours, whatever is stored. Raises: OwnershipLost; NotAllowed; Closed."""
         await self._settle(0)
 
-    async def _settle(self, offset: int) -> None:
+    async def reach(self, offset: int) -> None:
+        """Return once the event of that offset is stored, written or not by now, whoever owns the id then.
+
+        Raises: as `flush`, but for OwnershipLost.
+        """
         number = offset - self._shift
         if number > 0:
             await self._lane.stored(number)
+
+    async def _settle(self, offset: int) -> None:
+        await self.reach(offset)
         self._asked += 1
         ticket = self._asked
         async with self._confirming:  # one read of the claim answers all who asked before it began

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from natsproc.errors import Closed, Error
 
@@ -24,7 +24,7 @@ class Overflow:
         self,
         lane: Lane,
         spool: Spool,
-        lock: threading.Lock,
+        lock: AbstractContextManager[bool],
         on_empty: Callable[[], object],
         *,
         on_trouble: Callable[[str], object],

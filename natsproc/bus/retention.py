@@ -1,4 +1,4 @@
-"""What has ended leaves the mesh as a whole: record, log, inbox, claim. Protocol: section 7.
+"""What has ended leaves the mesh as a whole: record, log, inbox, claim, states. Protocol: section 7.
 
 Everything is removed only up to where it was when the claim record still said that the run has ended, and that record
 goes by compare-and-set: whoever starts the id anew at the same moment loses nothing.
@@ -15,6 +15,7 @@ from natsproc.protocol.messages import EXITED, Entry, encode
 from natsproc.protocol.names import Address, Names, key_of
 from natsproc.protocol.records import Claim, Record
 
+from .checkpoints import forget
 from .clock import seconds_between
 from .connection import Connection
 from .history import History, StoredEntry
@@ -82,6 +83,7 @@ class Retention:
             return
         if found:
             marker = await self._prune_log(address, found, log)
+        await forget(self._connection, self._names, address, marker)
         await self._claims.forget(key, marker)
         if messages:
             await purge(self._connection, self._names.inbox_stream, inbox, messages.position)

@@ -76,10 +76,18 @@ def configurations(
         "allow_msg_ttl": True,
         "subject_delete_marker_ttl": MARKER_SECONDS * _SECOND,
     }
+    states = base | {  # an object store as nats-py and the `nats` CLI understand it (ADR-20)
+        "name": f"OBJ_{names.states}",
+        "subjects": [f"$O.{names.states}.C.>", f"$O.{names.states}.M.>"],
+        "allow_rollup_hdrs": True,
+        "discard": "new",
+        "allow_direct": True,
+        "max_consumers": 100_000,
+    }
     chosen = limits.settings(names)
     events |= chosen[names.event_stream]
     inbox |= chosen[names.inbox_stream]
-    return [events, inbox, _bucket(base, names.claims), registry, _bucket(base, names.ended), leases]
+    return [events, inbox, _bucket(base, names.claims), registry, _bucket(base, names.ended), leases, states]
 
 
 def _bucket(base: dict[str, Any], name: str) -> dict[str, Any]:

@@ -168,6 +168,11 @@ class Names:
         return f"{self._upper}_ENDED"
 
     @property
+    def states(self) -> str:
+        """Bucket of the states that checkpoints have saved, one object each."""
+        return f"{self._upper}_STATES"
+
+    @property
     def leases(self) -> str:
         """Bucket of the nodes' leases, with a TTL on each."""
         return f"{self._upper}_LEASES"

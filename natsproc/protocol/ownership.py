@@ -282,14 +282,17 @@ def opening(run: int, cuts: Sequence[Cut], next_offset: int) -> Opening:
 def owned(claim: Claim, revision: int, cuts: Iterable[Cut], first: int, *, ended: bool = False) -> Claim:
     """The winner's record after it has read the log: every cut that the record lacks, none that is trimmed.
 
-    `cuts` are those of the fold, `first` is the position of the log's first entry. Where the log begins with this
-    record, `born` says so for good: a cursor of an epoch before is that of a namesake, which was pruned.
+    The last cut is its place now. A next run begins without the checkpoint of the one before. `cuts` are those of
+    the fold, `first` is the position of the log's first entry. Where the log begins with this record, `born` says so
+    for good: a cursor of an epoch before is that of a namesake, which was pruned.
     """
     table = prune_cuts(merge_cuts(claim.cuts, cuts), first)
     extra = claim.extra
     if not claim.cuts and table and (table[0].position, table[0].offset) == (first, 1):
         extra = {**extra, "born": table[0].epoch}
-    return replace(claim, epoch=claim.epoch_at(revision), cuts=table, ended=claim.ended or ended, extra=extra)
+    checkpoint = claim.checkpoint if claim.checkpoint and claim.checkpoint.run == claim.run else None
+    claim = replace(claim, epoch=claim.epoch_at(revision), cuts=table, place=None, checkpoint=checkpoint)
+    return replace(claim, ended=claim.ended or ended, extra=extra)
 
 
 def check_owner(address: Address, claim: Claim | None, revision: int, nonce: str) -> None:

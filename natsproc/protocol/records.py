@@ -7,7 +7,7 @@ from typing import Any
 
 from natsproc.errors import BadPayload
 
-from .messages import decode_object
+from .messages import Cursor, decode_object
 from .names import Address
 
 
@@ -25,6 +25,47 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A counted event, known by its position: a claimant need not read what lies before it."""
+
+    position: int
+    epoch: int
+    run: int
+    offset: int
+    sent: int  #: the last offset given to an event by then; up to it, events may lie before the place as well
+
+    @property
+    def cursor(self) -> Cursor:
+        return Cursor(self.position, self.epoch, self.run, self.offset)
+
+    def to_json(self) -> list[int]:
+        return [self.position, self.epoch, self.run, self.offset, self.sent]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved state, and what its process had read and written by then."""
+
+    run: int
+    offset: int  #: of the event `checkpointed`
+    object: str  #: the name of the state in the bucket of states
+    size: int  #: of the state, in bytes
+    digest: str  #: SHA-256 of the state, in hexadecimal
+    version: int = 1  #: of the code's idea of a state
+    received: dict[str, int] = field(default_factory=dict)  #: sender → inbox position that the state reflects
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def parse(cls, raw: Any) -> Checkpoint:
+        """Read what `to_json` wrote. Raises: KeyError, TypeError, ValueError."""
+        received = {str(sender): int(position) for sender, position in raw["received"].items()}
+        numbers = (int(raw["run"]), int(raw["offset"]), str(raw["object"]), int(raw["size"]))
+        return cls(*numbers, str(raw["digest"]), int(raw["version"]), received)
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """The record that says who owns an id; changed by compare-and-set only. Protocol: section 4.
 
@@ -37,6 +78,8 @@ class Claim:
     run: int = 1
     ended: bool = False  #: a hint, the log decides
     cuts: tuple[Cut, ...] = ()
+    place: Place | None = None  #: behind the last cut
+    checkpoint: Checkpoint | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def epoch_at(self, revision: int) -> int:
@@ -54,6 +97,9 @@ class Claim:
         }
         if self.epoch:
             record["epoch"] = self.epoch
+        for name in ("place", "checkpoint"):
+            if (value := getattr(self, name)) is not None:
+                record[name] = value.to_json()
         return record
 
     @classmethod
@@ -62,6 +108,7 @@ class Claim:
         raw = decode_object(payload, "claim record")
         try:
             cuts = tuple(Cut(*(int(number) for number in cut)) for cut in raw.pop("cuts", ()))
+            place, checkpoint = raw.pop("place", None), raw.pop("checkpoint", None)
             return cls(
                 nonce=str(raw.pop("nonce")),
                 node=str(raw.pop("node")),
@@ -69,9 +116,11 @@ class Claim:
                 run=int(raw.pop("run", 1)),
                 ended=bool(raw.pop("ended", False)),
                 cuts=cuts,
+                place=Place(*(int(number) for number in place)) if place else None,
+                checkpoint=Checkpoint.parse(checkpoint) if checkpoint else None,
                 extra=raw,
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise BadPayload(f"claim record is not one of ours: {error!r}") from None
 
 

@@ -361,10 +361,10 @@ async def test_a_hint_after_a_takeover_is_refused(connection, writer):
     assert await record(connection, A) == newer.claim
     with pytest.raises(Conflict):
         await Bucket(connection, NAMES.claims).update(key_of(A), b"{}", won.revision)
-    changed = replace(newer.claim, extra={"place": 1})  # what a checkpoint would have written meanwhile
+    changed = replace(newer.claim, extra={"more": 1})  # what a checkpoint would have written meanwhile
     await Bucket(connection, NAMES.claims).update(key_of(A), encode(changed.to_json()), newer.revision)
     await mark_ended(connection, NAMES, newer, 7)
-    assert await record(connection, A) == replace(changed, ended=True, extra={"place": 1, "last": 7})
+    assert await record(connection, A) == replace(changed, ended=True, extra={"more": 1, "last": 7})
 
 
 async def test_claiming_outlasts_a_restart_of_the_server(tmp_path):

@@ -28,12 +28,14 @@ def nobody_prunes(monkeypatch):
     monkeypatch.setattr(retention, "FIRST_SECONDS", (1e6, 1e6))
 
 
-async def ran(mesh, id, count=3, **options):
+async def ran(mesh, id, count=3, saves=False, **options):
     """Have a process live and end, with messages in its inbox that it has not read; returns its last cursor."""
     async with mesh.own(id, **options) as proc:
         for n in range(count):
             await proc.emit("said", n)
         await mesh.process(id).send("never read")
+        if saves:
+            await proc.checkpoint({"n": count})
     events = await shown(mesh, id)
     return events[-2].cursor
 
@@ -102,10 +104,10 @@ async def test_a_server_with_little_room_gets_what_fits_unless_it_was_asked_for(
 
 
 async def test_what_is_pruned_leaves_nothing_behind(mesh, connection, names):
-    await ran(mesh, "old")
-    await ran(mesh, "other")
+    await ran(mesh, "old", saves=True)
+    await ran(mesh, "other", saves=True)
     assert set(await left(connection, names, "old")) >= {
-        names.event_stream, names.inbox_stream, "KV_PROC_CLAIMS", "KV_PROC_ENDED"
+        names.event_stream, names.inbox_stream, "KV_PROC_CLAIMS", "KV_PROC_ENDED", "OBJ_PROC_STATES"
     }  # fmt: skip
     before = await left(connection, names, "other")
     assert [str(record.address) for record in await mesh.ended()] == ["old", "other"]
@@ -115,6 +117,8 @@ async def test_what_is_pruned_leaves_nothing_behind(mesh, connection, names):
     await mesh.prune("old")
     assert await left(connection, names, "old") == {}
     assert await left(connection, names, "other") == before
+    states = await connection.api(f"STREAM.INFO.OBJ_{names.states}")
+    assert states["state"]["messages"] == 2  # of the other: its one chunk, and what describes it
     assert [str(info.address) for info in await mesh.list(ended=True)] == ["other"]
     for call in (mesh.prune("old"), shown(mesh, "old")):
         with pytest.raises(natsproc.NoSuchProcess):

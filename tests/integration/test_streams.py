@@ -15,7 +15,7 @@ async def test_setup_is_idempotent_on_oldest_and_newest(tmp_path, version):
         connection = await Connection.open(Endpoint((server.url,), sender="tester"))
         with pytest.raises(NoMesh, match="natsproc setup"):
             await streams.check(connection, Names())
-        assert len(await streams.setup(connection, Names())) == 6
+        assert len(await streams.setup(connection, Names())) == 7
         assert await streams.setup(connection, Names()) == []
         await streams.check(connection, Names())
         await connection.close()

@@ -55,7 +55,7 @@ def attach(
             end = run_async(work())
     except KeyboardInterrupt:
         detached([id])
-        return exits.OURS
+        return 0
     if end is None:
         exits.remark(f"detached from {id}, which goes on; to return: natsproc attach {id}")
         return 0

@@ -24,7 +24,7 @@ async def attached(process: ProcessHandle, output: str, last: int | None) -> Eve
     """Show the process until its run ends, and send it what is typed. Returns the terminal event."""
     typing = asyncio.create_task(_send_lines(process))
     try:
-        end = await viewer.show(process.tail(n=last), viewer.stdout_view(output, verbatim=True))
+        end = await viewer.show(process.tail(n=last), viewer.stdout_view(output))
     finally:
         typing.cancel()
     if end is None:

@@ -35,7 +35,7 @@ async def attached(process: ProcessHandle, epoch: int, keys: bytes) -> Event | N
     resized = asyncio.Event()
     resized.set()
     tail = process.tail(n=0)
-    with raw_terminal(0):
+    with raw_terminal(0, forget=True):
         loop.add_signal_handler(signal.SIGWINCH, resized.set)
         viewing = asyncio.create_task(_view(process, tail))
         typing = asyncio.create_task(_type(process, epoch, keys))

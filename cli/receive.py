@@ -28,7 +28,7 @@ def receive(timeout: options.Timeout = None, output: options.Output = "text") ->
 def print_data(data: Any) -> None:
     """Print what somebody sent: text as it is, anything else as JSON."""
     from natsproc.protocol.messages import encode
-    from natsproc_cli.terminal import is_terminal, plain
+    from natsproc_cli.terminal import plain
 
     text = data if isinstance(data, str) else encode(data).decode()
-    print(plain(text) if is_terminal(sys.stdout) else text, flush=True)
+    print(plain(text) if sys.stdout.isatty() else text, flush=True)

@@ -80,8 +80,8 @@ class TextView(_Buffered):
     """Text for people: output verbatim, tokens and progress in place, one line for each other event.
 
     `names` puts the process before each line, for several of them; `terminal` makes redrawing and
-    `colour` colouring possible; `verbatim` lets a program's output through to the terminal as it is; `say`
-    takes remarks, which go elsewhere.
+    `colour` colouring possible; `filtered` makes a program's output harmless on a terminal that cannot even be
+    drawn on; `say` takes remarks, which go elsewhere.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class TextView(_Buffered):
         names: bool = False,
         terminal: bool = False,
         colour: bool = False,
-        verbatim: bool = False,
+        filtered: bool = False,
         width: int = 80,
     ) -> None:
         super().__init__(out)
@@ -100,7 +100,7 @@ class TextView(_Buffered):
         self._names = names
         self._terminal = terminal
         self._colour = colour
-        self._filtered = terminal and not verbatim
+        self._filtered = terminal or filtered
         self._width = width
         self._name_width = 12
         self._today = datetime.now().astimezone().date()

@@ -66,7 +66,8 @@ def run(
 ) -> int:
     """Run a command under an address; its output and its exit code are as without natsproc.
 
-    Ctrl-C interrupts it, a second one within two seconds cancels, a third kills. The embedded server is
+    Ctrl-C interrupts it, a second one within two seconds cancels, a third kills; Ctrl-Z pauses it, and again
+    resumes. The embedded server is
     started if no other is named and it does not run. Every failure of natsproc exits with 125; 126 and 127
     are for a command that can't be run or found.
     """
@@ -104,6 +105,11 @@ def run(
         ended = run_async(_run(target, wrapped, spec, output, report))
     if ended.error:
         exits.remark(ended.error)
+    if ended.unshown:
+        exits.remark(
+            f"the output could not be written here: {ended.unshown}; natsproc logs {id} has it until then"
+        )
+        return ended.code or exits.OURS
     return ended.code
 
 
@@ -124,6 +130,9 @@ async def _run(
                 foreground=True,
                 started=lambda: loop.call_soon_threadsafe(runs.set),
                 troubled=exits.remark,
+                pausing=lambda: exits.remark(
+                    f"pausing it; to go on: Ctrl-Z again, or natsproc resume {spec['id']}"
+                ),
                 waiting=lambda: exits.remark(f"it has ended; waiting for {mesh.url} to store how"),
             )
         )

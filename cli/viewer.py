@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 LOOK_EVERY = 0.5
 
 
-def stdout_view(output: str, *, names: bool = False, verbatim: bool = False) -> View:
+def stdout_view(output: str, *, names: bool = False) -> View:
     """The view that `-o` asks for, on this command's stdout."""
     terminal = is_terminal(sys.stdout)
     if output == "json":
-        return JsonView(sys.stdout.buffer, names=names, terminal=terminal)
+        return JsonView(sys.stdout.buffer, names=names, terminal=sys.stdout.isatty())
     return TextView(
         sys.stdout.buffer,
         exits.remark,
         names=names,
         terminal=terminal,
         colour=has_colour(sys.stdout),
-        verbatim=verbatim,
+        filtered=sys.stdout.isatty(),
         width=shutil.get_terminal_size().columns,
     )
 

@@ -141,10 +141,10 @@ class Shell:
 
         asyncio.run(asyncio.wait_for(send(), 60))
 
-    def events(self) -> list[natsproc.Event]:
+    def events(self, follow: bool = True) -> list[natsproc.Event]:
         async def read() -> list[natsproc.Event]:
             async with natsproc.connect(self.url) as mesh:
-                tail = mesh.process(self.id).tail()
+                tail = mesh.process(self.id).tail(follow=follow)
                 return [item async for item in tail if isinstance(item, natsproc.Event)]
 
         return asyncio.run(asyncio.wait_for(read(), 60))

@@ -124,25 +124,22 @@ class Chunker:
             return data
 
 
-def write_all(descriptor: int, data: bytes) -> bool:
-    """Write all of it, waiting as often as need be; False if nobody reads there any more."""
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it, waiting as often as need be. Raises: OSError if nobody reads there any more, or it is full."""
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(descriptor, view) :]
         except BlockingIOError:
             select.select([], [descriptor], [])
-        except OSError:
-            return False
-    return True
 
 
 class Pump(threading.Thread):
     """Reads a program's stream to its end: echoes it, and delivers it in chunks.
 
     `deliver` is called on this thread with a chunk and the stream's name, and may block: so does the program then.
-    When it raises, `failed` holds what it raised and the rest is echoed only. When nobody reads the echo any more,
-    `cut_off` is set and the stream closed, and the program finds out as it does at a closed pipe. `tell` is called
+    When it raises, `failed` holds what it raised and the rest is echoed only. When the echo cannot be written any more,
+    `cut_off` says why and the stream is closed, and the program finds out as it does at a closed pipe. `tell` is called
     on this thread after a failure and at the end.
     """
 
@@ -158,7 +155,7 @@ class Pump(threading.Thread):
     ) -> None:
         super().__init__(name=f"natsproc-{stream}", daemon=True)
         self.failed: Exception | None = None
-        self.cut_off = False
+        self.cut_off: OSError | None = None
         self._source = source
         self._stream = stream
         self._deliver = deliver
@@ -236,7 +233,11 @@ class Pump(threading.Thread):
         except OSError:  # a terminal that no program holds any more
             return False
         self._chunker.feed(data, time.monotonic())
-        self.cut_off = self._echo is not None and not write_all(self._echo, data)
+        try:
+            if self._echo is not None:
+                write_all(self._echo, data)
+        except OSError as error:
+            self.cut_off = error
         return bool(data) and not self.cut_off
 
     def _give(self, chunks: list[str | bytes]) -> None:

@@ -47,15 +47,20 @@ async def run_command(
     drop: bool = False,
     started: Callable[[], object] | None = None,
     waiting: Callable[[], object] | None = None,
+    pausing: Callable[[], object] | None = None,
     troubled: Callable[[str], object] | None = None,
 ) -> Ended:
     """Run a command under an address, and return how it ended once its terminal event is stored.
 
     In the `foreground` Ctrl-C is an interrupt, again within two seconds a cancel, and then a kill; SIGTERM and SIGHUP
-    cancel. A command that cannot be run ends with code 126 or 127, and `error` says why. Cancelling this cancels
-    the command, and waits for its end. While the server takes nothing, output goes to a spool of `spool` bytes on
-    disk; once that is full the command waits, or with `drop` its output is dropped and counted. `started` is called, on the I/O thread, once the command runs; `waiting` if it has
-    ended and the server does not store that within two seconds; `troubled` with a sentence, if the spool cannot be used.
+    cancel; Ctrl-Z is a pause, and the next a resume; SIGQUIT is passed on. A command that cannot be run ends with
+    code 126 or 127, and `error` says why. Cancelling this cancels the command, and waits for its end. While the server
+    takes nothing, output goes to a spool of `spool` bytes on disk; once that is full the command waits, or with `drop`
+    its output is dropped and counted.
+
+    `started` is called, on the I/O thread, once the command runs; `waiting` if it has ended and the server does not
+    store that within two seconds; `troubled` with a sentence, if the spool cannot be used; `pausing` when Ctrl-Z
+    pauses it.
 
     Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, NotAllowed; OwnershipLost.
     """
@@ -109,15 +114,26 @@ async def run_command(
     hosted, runner = await mesh.io.call(begin())
 
     def command(verb: str, reason: str) -> None:
-        if verb != "interrupt":
+        if verb in ("cancel", "kill"):
             mesh.io.post(hurry.set)
         mesh.io.submit(hosted.apply(Command(new_token(), verb, mesh.sender, reason)))
 
     def resize() -> None:
         mesh.io.submit(runner.resize(Size.of(1)))
 
+    def ctrl_z() -> None:
+        verb = "resume" if runner.paused else "pause"
+        if verb == "pause" and pausing:
+            pausing()
+        command(verb, "Ctrl-Z")
+
+    def quit() -> None:
+        mesh.io.submit(runner.signal(signal.SIGQUIT))
+
+    others = {signal.SIGTSTP: ctrl_z, signal.SIGQUIT: quit, signal.SIGWINCH: resize}
+
     keys = raw(wrapped.stdin) if wrapped.pty and wrapped.stdin is not None else nullcontext()
-    with _signals(command, resize) if foreground else nullcontext(), keys:
+    with _signals(command, others) if foreground else nullcontext(), keys:
         finished = asyncio.wrap_future(mesh.io.submit(finish()))
         try:
             return await asyncio.shield(finished)
@@ -128,7 +144,9 @@ async def run_command(
 
 
 @contextmanager
-def _signals(command: Callable[[str, str], None], resize: Callable[[], None]) -> Iterator[None]:
+def _signals(
+    command: Callable[[str, str], None], others: Mapping[signal.Signals, Callable[[], None]]
+) -> Iterator[None]:
     """Turn the signals that natsproc gets into commands, as long as the block runs. In the main thread only."""
     loop = asyncio.get_running_loop()
     presses = [float("-inf")]
@@ -143,7 +161,7 @@ def _signals(command: Callable[[str, str], None], resize: Callable[[], None]) ->
         signal.SIGINT: ctrl_c,
         signal.SIGTERM: lambda: command("cancel", "natsproc got SIGTERM"),
         signal.SIGHUP: lambda: command("cancel", "natsproc's terminal was closed"),
-        signal.SIGWINCH: resize,
+        **others,
     }
     before = {number: signal.getsignal(number) for number in handlers}
     for number, handler in handlers.items():

@@ -6,6 +6,7 @@ All of it lives on the I/O thread, but for reading and echoing output (`pump.py`
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -82,7 +83,7 @@ class Runner:
         self._delays: dict[object, float] = {}
         self._stopped_by = ""  # cancelled or killed, once one of them was asked for
         self._grace_ends = 0.0
-        self._paused = False
+        self.paused = False
         self._pausing = asyncio.Lock()  # so that what was done last is recorded last
 
     async def run(self) -> Ended:
@@ -209,7 +210,8 @@ class Runner:
         if left:
             text = f"{len(left)} OS processes that the command left behind were ended"
             await self._process.log(text, "warning")
-        return ended
+        lost = [pump.cut_off for pump in self._pumps if pump.cut_off and pump.cut_off.errno != errno.EPIPE]
+        return ended._replace(unshown=os.strerror(lost[0].errno or 0)) if lost else ended
 
     # What comes from outside: messages, commands and questions.
 
@@ -283,6 +285,12 @@ class Runner:
             self._screen.resize(size)
             await self._process.emit("screen", size._asdict())
 
+    async def signal(self, number: int) -> None:
+        """Pass a signal on to all that was started."""
+        await self._tried.wait()
+        if self._session:
+            await self._session.signal(number)
+
     async def apply(self, command: Command) -> Outcome:
         """Do what the command says to all that was started, and return when it is done."""
         await self._tried.wait()
@@ -296,14 +304,14 @@ class Runner:
                 return await self._interrupt(session, command)
             case "pause":
                 async with self._pausing:
-                    self._paused = True
+                    self.paused = True
                     running = await session.pause()
                     why = f"{running} of its OS processes have not stopped yet" if running else ""
                     self._note("paused", command, why)
                 return Outcome("unconfirmed" if running else "applied", why)
             case "resume":
                 async with self._pausing:
-                    self._paused = False
+                    self.paused = False
                     self._note("resumed", command)
                     await session.resume()
                 return Outcome()
@@ -328,7 +336,7 @@ class Runner:
             self._hosted.note(kind, command.id, command.sender, command.reason, command.message, why=why)
 
     async def _interrupt(self, session: Session, command: Command) -> Outcome:
-        why = "it is paused, and will notice when it is resumed" if self._paused else ""
+        why = "it is paused, and will notice when it is resumed" if self.paused else ""
         self._note("interrupted", command, why)
         if self._terminal:
             self._feeder.put(self._terminal.interrupt())
@@ -351,7 +359,7 @@ class Runner:
     def _describe(self) -> dict[str, Any]:
         pids = self._session.members() if self._session else []
         members = [usage for usage in map(_usage, pids) if usage]
-        found = {"command": self._wrapped.argv, "paused": self._paused, "members": members}
+        found = {"command": self._wrapped.argv, "paused": self.paused, "members": members}
         return found | ({"screen": self._screen.snapshot()} if self._screen else {})
 
 

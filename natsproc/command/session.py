@@ -26,6 +26,9 @@ class Ended(NamedTuple):
     code: int
     signal: int | None = None
     error: str | None = None  #: why it could not be run
+    unshown: str | None = (
+        None  #: why its output could not be echoed; not that of a reader that has had enough
+    )
 
     @classmethod
     def of(cls, wait_status: int) -> Ended:

@@ -74,8 +74,11 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def raw(descriptor: int) -> Iterator[None]:
-    """Have a terminal of ours pass on every key as it is, until the end of the block."""
+def raw(descriptor: int, *, forget: bool = False) -> Iterator[None]:
+    """Have a terminal of ours pass on every key as it is, until the end of the block.
+
+    With `forget`, what it holds unread then is dropped: its answers to what was drawn are nobody's keys.
+    """
     if not os.isatty(descriptor):
         yield
         return
@@ -84,4 +87,4 @@ def raw(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        termios.tcsetattr(descriptor, termios.TCSAFLUSH if forget else termios.TCSADRAIN, before)

@@ -216,6 +216,20 @@ def test_a_closed_pipe_ends_a_run_with_it(cli: Cli) -> None:
     assert cli("wait", "piped", "--timeout", "10s").returncode == 128 + signal.SIGPIPE
 
 
+def test_output_that_cannot_be_written_is_no_success(cli: Cli) -> None:
+    with (
+        open("/dev/full", "wb") as full,
+        cli.started("run", "--id", "full", "--", "echo", "hi", stdout=full) as run,
+    ):
+        _, said = run.communicate(timeout=60)
+    assert said.decode() == (
+        "natsproc: the output could not be written here: No space left on device; natsproc logs full has it until then\n"
+    )
+    assert run.returncode == 125
+    assert output(cli, "full") == "hi\n"
+    assert cli("wait", "full").returncode == 0
+
+
 def test_a_program_reaches_its_address_from_inside(cli: Cli) -> None:
     script = f"""
 {NATSPROC} receive --timeout 100ms

@@ -60,6 +60,14 @@ def test_a_program_cannot_do_harm_to_the_terminal_of_who_watches(cli: Cli, busy:
         assert "\x1b[6n" not in tail.before
 
 
+@pytest.mark.parametrize("kind", ["xterm", "dumb"])
+def test_nor_to_the_terminal_of_who_attaches_line_by_line(cli: Cli, busy: str, kind: str) -> None:
+    with cli.terminal("attach", busy, TERM=kind) as attached:
+        attached.expect("end\r\n")
+        assert "\x1b]" not in attached.before
+        assert "\x1b[6n" not in attached.before
+
+
 def test_no_color_is_honoured(cli: Cli, busy: str) -> None:
     with cli.terminal("tail", busy, "--type", "log", "--type", "progress", NO_COLOR="1") as tail:
         tail.expect("3/3")
@@ -117,7 +125,7 @@ def test_ctrl_c_detaches_from_a_process_without_a_terminal(cli: Cli, busy: str) 
         attached.expect("3/3")
         attached.sendintr()
         attached.expect_exact("natsproc: detached from busy, which goes on")
-        assert exit_code(attached) == 125
+        assert exit_code(attached) == 0
 
 
 @pytest.fixture
@@ -220,6 +228,18 @@ def test_ctrl_c_on_a_terminal_interrupts_the_foreground_command(cli: Cli) -> Non
         run.sendintr()
         assert exit_code(run) == 6
     assert cli("wait", "stoppable").returncode == 6
+
+
+def test_ctrl_z_pauses_the_foreground_command_and_says_how_to_go_on(cli: Cli) -> None:
+    with cli.terminal("run", "--id", "halted", "--", "sh", "-c", "echo up; exec cat") as run:
+        run.expect("up")
+        run.send("\x1a")
+        run.expect_exact("natsproc: pausing it; to go on: Ctrl-Z again, or natsproc resume halted\r\n")
+        wait_for(lambda: "paused" in cli.ok("ps"))
+        run.send("\x1a")
+        cli.log_has("halted", "resumed")
+        cli.ok("cancel", "halted")
+        assert exit_code(run) == 143
 
 
 def test_closing_the_terminal_cancels_the_foreground_command(cli: Cli) -> None:

@@ -110,6 +110,42 @@ def test_sigterm_to_natsproc_cancels_the_command(shell: Shell) -> None:
     assert ending == {"status": "cancelled", "code": 143, "signal": 15}
 
 
+def test_ctrl_backslash_reaches_the_command_and_natsproc_lives_on(shell: Shell) -> None:
+    code = """
+import signal
+signal.signal(signal.SIGQUIT, lambda *_: (print("dumped"), signal.signal(signal.SIGQUIT, signal.SIG_DFL)))
+print("ready")
+while True: signal.pause()
+"""
+    with shell.started(sys.executable, "-c", code) as process:
+        assert line(process.stdout) == b"ready\n"
+        process.send_signal(signal.SIGQUIT)
+        assert line(process.stdout) == b"dumped\n"
+        process.send_signal(signal.SIGQUIT)
+        assert process.wait(60) == 131
+    (ending,) = [event.data for event in shell.events() if event.type == "exited"]
+    assert ending == {"status": "failed", "code": 131, "signal": 3}
+
+
+def test_ctrl_z_pauses_the_command_and_again_resumes_it(shell: Shell) -> None:
+    with shell.started("sh", "-c", "echo ready; exec cat") as process:
+        assert line(process.stdout) == b"ready\n"
+        process.send_signal(signal.SIGTSTP)
+        wait_for(lambda: "paused" in [event.type for event in shell.events(follow=False)], 60)
+        assert Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] != "T"
+        shell.send("after")
+        process.send_signal(signal.SIGTSTP)
+        assert line(process.stdout) == b"after\n"
+        process.terminate()
+        assert process.wait(60) == 143
+    pressed = [
+        event.type
+        for event in shell.events()
+        if isinstance(event.data, dict) and event.data.get("reason") == "Ctrl-Z"
+    ]
+    assert pressed == ["paused", "resumed"]
+
+
 def test_a_reader_that_has_had_enough_ends_the_command_as_in_a_pipeline(shell: Shell) -> None:
     with shell.started("yes") as process:
         assert process.stdout is not None

@@ -23,7 +23,7 @@ from .clock import now, seconds_between
 from .connection import ApiError, Connection, NoResponders
 from .history import History, ReadFailed, StoredEntry
 from .kv import Bucket, Conflict, marker_of
-from .streams import LEASE_SECONDS
+from .streams import LEASE_SECONDS, OVERDUE_SECONDS
 from .writer import Writer
 
 T = TypeVar("T")
@@ -315,19 +315,25 @@ class _Claimant:
     async def _lives(self, record: Claim, revision: int) -> bool:
         """Whether the silent process's node holds a lease, in which case it is left alone.
 
-        After an outage of the server every lease has just expired: then they get the time to renew it.
+        After an outage of the server every lease has just expired: then they get the time to renew it. One that is
+        overdue and has not expired gets it, too: a server that crashed may have lost its TTL.
         """
+        waited = False
         while record.node:
             entry = await self._insist(lambda: self._leases.last_from_leader(self._lease + record.node))
             marker = marker_of(entry.headers or {}) if entry else "none"
-            if entry and not marker:
-                return not Lease.parse(entry.payload).goodbye
-            if entry is None or marker != "expired":
+            if entry is None or marker not in ("", "expired"):
+                return False
+            if not marker and Lease.parse(entry.payload).goodbye:
                 return False
             age = seconds_between(entry.time, await self._insist(self._history.now))
-            if age >= LEASE_SECONDS:
+            if not marker and age <= OVERDUE_SECONDS:
+                return True
+            left = LEASE_SECONDS - (age if marker else 0)
+            if waited or left <= 0:
                 return False
-            await asyncio.sleep(LEASE_SECONDS - age)
+            await asyncio.sleep(left)
             if await self._answers(record.epoch_at(revision)):
                 return True
+            waited = True
         return False

@@ -26,7 +26,7 @@ from .control import command
 from .history import History, StoredEntry
 from .kv import marker_of
 from .registry import Registry
-from .streams import LEASE_SECONDS
+from .streams import LEASE_SECONDS, OVERDUE_SECONDS
 
 PING_SECONDS = 1.0
 
@@ -36,22 +36,26 @@ class Gone(NamedTuple):
 
     since: str = ""  #: RFC 3339; empty if that is longer ago than the server keeps
     seconds: float = inf  #: ago
+    overdue: bool = (
+        False  #: the server has not noticed itself: it was down just now, or has lost sight of the expiry
+    )
 
     @property
     def doubtful(self) -> bool:
         """Whether it may only be an outage of the bus, after which the node has not renewed its lease yet."""
-        return self.seconds <= LEASE_SECONDS
+        return self.overdue or self.seconds <= LEASE_SECONDS
 
 
 def _gone(entry: StoredEntry | None, now: str) -> Gone | None:
     """What the last entry of a lease says; None while the lease is held."""
     if entry is None:
         return Gone()
+    age = max(0.0, seconds_between(entry.time, now))
     if not marker_of(entry.headers or {}):
         with suppress(BadPayload):
             if not Lease.parse(entry.payload).goodbye:
-                return None
-    return Gone(entry.time, max(0.0, seconds_between(entry.time, now)))
+                return Gone(entry.time, age, overdue=True) if age > OVERDUE_SECONDS else None
+    return Gone(entry.time, age)
 
 
 async def nodes_gone(connection: Connection, names: Names, nodes: Collection[str]) -> dict[str, Gone]:
@@ -141,8 +145,8 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
                     await connection.unsubscribe(subscription)
                     watched = record.node
                     subscription = await connection.subscribe(names.lease(sanitize(watched, "node")), heard)
-                lost = await registry.lease(record.node) is None and await _is_lost(connection, names, record)
-                if lost:
+                gone = await nodes_gone(connection, names, [record.node])
+                if gone and await _is_lost(connection, names, record):
                     said = (record.node, record.epoch)
                     yield Notice("unreachable", {"node": record.node, "epoch": record.epoch}, address)
             except (NotAllowed, Closed):

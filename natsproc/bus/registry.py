@@ -95,11 +95,6 @@ class Registry:
                     records[key] = record
         return sorted(records.values(), key=lambda r: (r.address.namespace, r.started, r.address.id))
 
-    async def lease(self, node: str) -> Lease | None:
-        """The lease of one node, read from the leader; None once it has expired or said goodbye."""
-        found = await self._leases.get(node, leader=True)
-        return Lease.parse(found.payload) if found else None
-
     async def quiet(self, addresses: Iterable[Address]) -> dict[Address, float]:
         """Seconds since each process's last event, all by the server's clock."""
         history = History(self._connection, self._names.event_stream)

@@ -16,6 +16,9 @@ from .connection import ApiError, Connection
 from .limits import DEDUPLICATION_SECONDS, Limits
 
 LEASE_SECONDS = 4
+OVERDUE_SECONDS = (
+    LEASE_SECONDS + 1
+)  #: a lease that old has expired, even if the server lost its TTL in a crash
 MARKER_SECONDS = 7 * 86400  #: for which the server knows since when a lease is gone
 ELECTION_SECONDS = 15.0  #: for which a cluster may be without a leader
 _NOT_FOUND = 10059

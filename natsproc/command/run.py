@@ -8,17 +8,20 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from natsproc.bus.claims import insist
 from natsproc.bus.spool import DEFAULT_SIZE
-from natsproc.errors import Error, TimedOut
+from natsproc.closing import close
+from natsproc.errors import AlreadyEnded, Error, OwnershipLost, TimedOut
 from natsproc.hosted import Hosted
 from natsproc.interruptions import Interruptions
 from natsproc.local import ADDRESS
-from natsproc.node import Spec
+from natsproc.node import Node, Spec
 from natsproc.owner import Process
 from natsproc.protocol.messages import Command
-from natsproc.protocol.names import choose_kind, new_id, new_token
+from natsproc.protocol.names import Address, choose_kind, new_id, new_token
 
 from .pump import LIMIT
 from .runner import Runner, Wrapped
@@ -62,6 +65,8 @@ async def run_command(
     store that within two seconds; `troubled` with a sentence, if the spool cannot be used; `pausing` when Ctrl-Z
     pauses it.
 
+    A run of that id whose owner is gone is ended first, as killed: a command cannot be taken up where it stopped.
+
     Raises: AlreadyRunning, AlreadyEnded (unless `restart`), BadName, NotAllowed; OwnershipLost.
     """
     kind = choose_kind(kind, os.path.basename(wrapped.argv[0]))
@@ -79,7 +84,8 @@ async def run_command(
     )
 
     async def begin() -> tuple[Hosted, Runner]:
-        hosted = await (await mesh.started_node()).host(spec)
+        node = await mesh.started_node()
+        hosted = await node.host(replace(spec, restart=restart or await _close_lost(node, spec.address)))
         limit = min(LIMIT, mesh.connection.max_payload // 8)  # JSON may take six bytes for one
         runner = Runner(hosted, Process(mesh.io, hosted, Interruptions(None)), wrapped, limit)
         runner.started = started or runner.started
@@ -141,6 +147,20 @@ async def run_command(
             command("cancel", "the code that ran it was cancelled")
             await finished
             raise
+
+
+async def _close_lost(node: Node, address: Address) -> bool:
+    """End a run whose owner is gone, because a command cannot be taken up where it stopped; whether there was one.
+
+    Raises: AlreadyRunning, and as `closing.close`.
+    """
+    record = await insist(lambda: node.registry.get(address))
+    if record is None or record.ended:
+        return False
+    with suppress(AlreadyEnded, OwnershipLost):  # as the log says, or somebody was faster: claiming will tell
+        await close(node, address, Command(new_token(), "kill", node.connection.sender, "it is run again"))
+        return True
+    return False
 
 
 @contextmanager

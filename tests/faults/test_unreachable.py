@@ -171,3 +171,30 @@ async def test_each_owner_that_is_lost_is_said_and_nothing_is_heard_of_other_nod
             assert seen[-1][1].data["node"] == nodes[-1]
         assert [item.type for _, item in seen] == ["caught_up", "unreachable", "takeover", "unreachable"]
         watching.cancel()
+
+
+async def test_a_lease_whose_expiry_the_server_has_lost_is_gone_all_the_same(server):
+    """nats-server 2.15 was seen to lose the TTL of a message when it was killed twice within seconds."""
+    await make_mesh(server.url)
+    async with natsproc.connect(server.url, sender="viewer") as mesh:
+        child = await start_owner(server.url, 1)
+        try:
+            handle = await appears(mesh, "owner")
+        finally:
+            await stop(child)
+        record = await handle.record()
+        leases = Bucket(mesh.connection, mesh.names.leases)
+        held = await mesh.io.call(leases.get(record.node, leader=True))
+        await mesh.io.call(leases.put(record.node, held.payload))  # without a TTL
+        assert [info.state for info in await mesh.list()] == ["running"]
+
+        async def listed():
+            return [info.state for info in await mesh.list()] == ["unreachable"]
+
+        await until(listed)
+        seen = []
+        watching = asyncio.create_task(notices(handle, seen))
+        await until(lambda: asyncio.sleep(0, [item.type for _, item in seen] == ["caught_up", "unreachable"]))
+        watching.cancel()
+        async with asyncio.timeout(20), mesh.own("owner") as proc:
+            assert proc.run_number == 1

@@ -12,6 +12,8 @@ from harness import Server, wait_for
 from wrapping import Job, Shell, make_mesh
 
 import natsproc
+from natsproc.command.run import run_command
+from natsproc.command.runner import Wrapped
 from natsproc.protocol.names import key_of
 
 FLOOD = "touch {folder}/$BASHPID; exec seq 1 1000000000"
@@ -65,3 +67,29 @@ async def test_a_command_whose_address_was_taken_over_is_ended(server: Server) -
             await job.ended()
         assert not Path(f"/proc/{pid}").exists()
         assert not (await mesh.node()).hosted
+
+
+async def test_a_command_is_not_taken_up_where_another_stopped(server: Server) -> None:
+    await make_mesh(server.url)
+    shell = Shell(server.url)
+    async with natsproc.connect(server.url, sender="viewer") as mesh:
+        handle = mesh.process(shell.id)
+        with shell.started("sh", "-c", "echo begun; sleep 600", echo=False) as process:
+            async with asyncio.timeout(60):
+                while await handle.record() is None or (await handle.inspect())["offset"] < 2:
+                    await asyncio.sleep(0.02)
+            waiting = asyncio.create_task(handle.wait())
+            process.kill()
+        async with asyncio.timeout(20):
+            while [info.state for info in await mesh.list()] != ["unreachable"]:
+                await asyncio.sleep(0.05)
+        ended = await run_command(mesh, Wrapped(("sh", "-c", "echo again"), echo=False), id=shell.id)
+        assert ended.code == 0
+        lost = await asyncio.wait_for(waiting, 20)
+        assert (lost.run, lost.status, lost.code) == (1, "killed", 137)
+        items = [item async for item in handle.tail(run="all", follow=False)]
+        events = [(item.run, item.type) for item in items if isinstance(item, natsproc.Event)]
+        assert events == [
+            (1, "started"), (1, "output"), (1, "killed"), (1, "exited"),
+            (2, "restarted"), (2, "output"), (2, "exited"),
+        ]  # fmt: skip

@@ -30,6 +30,9 @@ RECONNECT_WAIT = 0.1
 
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription) to \\?\"([^\"\\]+)", re.IGNORECASE)
 
+# of the same message id, or key: said by clusters only, and decides nothing
+_UNDER_WAY = (10158, 10164)
+
 _UNAUTHORIZED = re.compile(r"authori[sz]ation|authentication|expired", re.IGNORECASE)
 
 Headers = dict[str, str]
@@ -374,10 +377,15 @@ class Connection:
         Raises: ApiError (a failed compare-and-set has err_code 10071), and what `request` raises;
         NoResponders means that no stream takes the subject.
         """
-        reply = await self.request(subject, payload, headers=headers, timeout=timeout, node=True)
-        answer = decode_object(reply.data, subject) if reply.data else {}
-        if error := answer.get("error"):
-            raise ApiError(subject, error)
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            reply = await self.request(subject, payload, headers=headers, timeout=timeout, node=True)
+            answer = decode_object(reply.data, subject) if reply.data else {}
+            if not (error := answer.get("error")):
+                break
+            if error.get("err_code") not in _UNDER_WAY or asyncio.get_running_loop().time() > deadline:
+                raise ApiError(subject, error)
+            await asyncio.sleep(0.05)
         if "seq" not in answer:
             raise TimedOut(f"{subject}: the stream gave no acknowledgement (no leader?)")
         return answer

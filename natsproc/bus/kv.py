@@ -5,18 +5,15 @@ nats-py's own key-value store can't renew with a TTL, and its watchers miss an e
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from natsproc.errors import Error, TimedOut
+from natsproc.errors import Error
 
 from .connection import ApiError, Connection, Headers
 from .history import History, StoredEntry
 
 _WRONG_LAST_SEQUENCE = 10071
-_IN_FLIGHT = 10164  # said by a cluster only, and not of what is stored
-_TRIES = 100
 _PASSES = 10
 _OPERATION = "KV-Operation"
 _REASON = "Nats-Marker-Reason"
@@ -145,13 +142,9 @@ class Bucket:
         await purge(self.connection, f"KV_{self.name}", self.subject(key), upto)
 
     async def _store(self, key: str, value: bytes, headers: Headers) -> int:
-        for _ in range(_TRIES):
-            try:
-                return int((await self.connection.store(self.subject(key), value, headers=headers))["seq"])
-            except ApiError as error:
-                if error.err_code == _WRONG_LAST_SEQUENCE:
-                    raise Conflict(f"{self.name}: {key} was changed meanwhile") from None
-                if error.err_code != _IN_FLIGHT:
-                    raise
-            await asyncio.sleep(0.05)  # another write of the key is under way in the cluster: it decides
-        raise TimedOut(f"{self.name}: another write of {key} has been under way for too long")
+        try:
+            return int((await self.connection.store(self.subject(key), value, headers=headers))["seq"])
+        except ApiError as error:
+            if error.err_code == _WRONG_LAST_SEQUENCE:
+                raise Conflict(f"{self.name}: {key} was changed meanwhile") from None
+            raise

@@ -119,3 +119,15 @@ async def test_of_those_who_change_a_key_at_the_same_time_one_wins_and_the_other
             assert len(winners) == 1
             assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == len(buckets) - 1, outcomes
             revision = winners[0]
+
+
+async def test_a_message_that_is_sent_again_while_it_is_under_way_is_stored_once(tmp_path, version):
+    async with three(tmp_path, version) as (_, others, connection), connected([others[0].url]) as second:
+        for number in range(30):
+            sending = [
+                c.store("proc.default.a.inbox.b", b"{}", headers={"Nats-Msg-Id": f"m{number}"})
+                for c in (connection, second) * 4
+            ]
+            answers = await asyncio.gather(*sending)
+            assert len({answer["seq"] for answer in answers}) == 1
+            assert sum(not answer.get("duplicate") for answer in answers) == 1

@@ -326,11 +326,18 @@ class Hosted:
         except Error as error:
             # what is not in the log did not happen, as far as anyone else can tell
             status: Status = "too_late" if self.log.ended else "unconfirmed"
-            return self._receipt(command, replace(outcome, status=status, why=str(error)))
+            return self._receipt(command, replace(outcome, status=status, why=self._waits() or str(error)))
         if paused is not None:
             self._paused = paused
             await self._show()
         return replace(self._receipt(command, outcome), offset=offset)
+
+    def _waits(self) -> str:
+        """What the end of the run waits for, while it is not stored."""
+        if not self.log.ended or self.log.stored >= self.log.offset:
+            return ""
+        waits = self.node.writer.trouble or "the server has not taken it"
+        return f"its run is over ({self._ending['status']}), and that waits to be stored: {waits}"
 
     def _receipt(self, command: Command, outcome: Outcome) -> Receipt:
         return Receipt(

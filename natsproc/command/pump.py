@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import re
 import select
+import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from math import inf
 
 LIMIT = 16 * 1024  # bytes of one event
 GATHER_SECONDS = 0.005  # between two events, so that a line each does not become an event each
@@ -24,31 +27,67 @@ LAST_READS = 16  # what a pipe may hold when we stop reading it
 Deliver = Callable[[str | bytes, str], object]
 Tell = Callable[[], object]
 
-# text, tabs, colours and erasures to the end of the line; what moves the cursor otherwise has to stay
-_REDRAW = re.compile(rb"(?:[^\x00-\x08\x0a-\x1f\x7f]|\x1b\[[0-9;]*[mK])*")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_RESET = re.compile(r"\x1b\[0*(?:;[0-9;]*)?m")
+_ERASURE = re.compile(r"\x1b\[[02]?K")
+# text, colours and erasures to the end of the line; what moves the cursor otherwise has to stay
+_DRAWING = re.compile(rf"(?:[^\x00-\x1f\x7f-\x9f]|{_COLOUR.pattern}|{_ERASURE.pattern})*")
+_LINE = float(sys.maxsize)  # columns: more than any line has
 
 
 def merge_redraws(data: bytes, continues: bool) -> bytes:
-    """Keep, of each line that was redrawn with carriage returns, what was drawn last.
+    """Leave out, of a line that was redrawn with carriage returns, each drawing that a later one covers.
 
-    `continues` says that the beginning of the first line was written before, so that it needs its return.
+    A terminal shows the same. `continues` says that the beginning of the first line was written before.
     """
     if b"\r" not in data:
         return data
     try:
-        data.decode()
+        first, *rest = data.decode().split("\n")
     except UnicodeDecodeError:  # bytes are no drawing: none of them is dropped
         return data
-    first, *rest = data.split(b"\n")
-    return b"\n".join([_merged(first, continues), *(_merged(line, False) for line in rest)])
+    return "\n".join([_merged(first, continues), *(_merged(line, False) for line in rest)]).encode()
 
 
-def _merged(line: bytes, continues: bool) -> bytes:
-    body = line.rstrip(b"\r")
-    *drawn, last = body.split(b"\r")
-    if not any(drawn) or not all(_REDRAW.fullmatch(part) for part in drawn):
+def _merged(line: str, continues: bool) -> str:
+    body = line.rstrip("\r")
+    drawn = body.split("\r")
+    try:
+        reaches = [_reach(drawing) for drawing in drawn]
+    except ValueError:
         return line
-    return (b"\r" if continues or body.startswith(b"\r") else b"") + last + line[len(body) :]
+    if continues or not drawn[0]:
+        reaches[0] = inf  # it began nobody knows where, or nothing but a return is left of it
+    kept: list[tuple[str, float]] = []
+    for drawing, reach in zip(drawn, reaches, strict=True):
+        colours = ""
+        while kept and kept[-1][1] <= reach:
+            colours = _colours(kept.pop()[0] + colours)
+        kept.append((colours + drawing, reach))
+    return "\r".join(drawing for drawing, _ in kept) + line[len(body) :]
+
+
+def _reach(drawing: str) -> float:
+    """How many columns it draws over. Raises: ValueError if that cannot be said."""
+    if not _DRAWING.fullmatch(drawing):
+        raise ValueError
+    text = _ERASURE.sub("", _COLOUR.sub("", drawing))
+    width = len(text) if text.isascii() else sum(map(_width, text))
+    return _LINE if _ERASURE.search(drawing) else width
+
+
+def _width(character: str) -> int:
+    jamo = "\u1160" <= character <= "\u11ff" or "\ud7b0" <= character <= "\ud7ff"
+    if jamo or unicodedata.category(character)[0] in "MC" or character in "\u2028\u2029":
+        raise ValueError  # combines with what is before it, or terminals differ
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _colours(drawing: str) -> str:
+    """What it leaves the colours at: its sequences from the last reset on, each once."""
+    found = _COLOUR.findall(drawing)
+    last = max((place for place, colour in enumerate(found) if _RESET.fullmatch(colour)), default=0)
+    return "".join(reversed(dict.fromkeys(reversed(found[last:]))))
 
 
 def _unfinished(data: bytes | bytearray) -> int:
@@ -73,7 +112,7 @@ class Chunker:
         self._buffer = bytearray()
         self._since: float | None = None  # when the oldest of it came; None while it waits for more
         self._taken = float("-inf")
-        self._continues = False  # whether the last chunk ended within a line
+        self._continues = False  # whether the last chunk ended behind the beginning of a line
 
     def feed(self, data: bytes, now: float) -> None:
         """Add what was read at time `now` (seconds)."""
@@ -117,7 +156,7 @@ class Chunker:
     def _chunk(self, size: int) -> str | bytes:
         data = merge_redraws(bytes(self._buffer[:size]), self._continues)
         del self._buffer[:size]
-        self._continues = not data.endswith(b"\n")
+        self._continues = not data.endswith((b"\n", b"\r"))
         try:
             return data.decode()
         except UnicodeDecodeError:

@@ -51,6 +51,34 @@ def test_ctrl_c_works_while_the_bus_is_blocked(server: Server, tmp_path: Path) -
     assert shell.events()[-1].data["status"] == "interrupted"
 
 
+async def test_a_receipt_says_what_an_end_waits_for(server: Server) -> None:
+    await make_mesh(server.url)
+    async with natsproc.connect(server.url) as mesh, Job(mesh, "cat") as job:
+        await job.begun()
+
+        async def full(bound: int, discard: str) -> None:
+            stream = mesh.names.event_stream
+            config = (await mesh.connection.api(f"STREAM.INFO.{stream}"))["config"]
+            config |= {"max_bytes": bound, "discard": discard}
+            await mesh.connection.api(f"STREAM.UPDATE.{stream}", config)
+
+        await mesh.io.call(full(1, "new"))
+        try:
+            await job.type(None, "eof")
+            (hosted,) = (await mesh.node()).hosted.values()
+            async with asyncio.timeout(30):
+                while not hosted.log.ended:
+                    await asyncio.sleep(0.01)
+                while "limit on storage" not in (receipt := await job.handle.interrupt()).why:
+                    await asyncio.sleep(0.1)
+        finally:
+            await mesh.io.call(full(-1, "old"))
+        assert receipt.status == "too_late"
+        assert receipt.why.startswith("its run is over (completed), and that waits to be stored: ")
+        assert (await job.ended()).code == 0
+        assert (await job.handle.kill()).why.endswith("has ended (completed)")
+
+
 async def test_a_command_whose_address_was_taken_over_is_ended(server: Server) -> None:
     await make_mesh(server.url)
     script = "while :; do echo tick; sleep 0.05; done"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
+import pyte
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natsproc.command.pump import GATHER_SECONDS, PARTIAL_SECONDS, Chunker, Pump, merge_redraws
@@ -120,13 +121,61 @@ def test_lines_are_gathered_and_a_single_one_goes_at_once() -> None:
         (b"a\r\nb\r\n", b"a\r\nb\r\n"),
         (b"a\r\r\n", b"a\r\r\n"),
         (b"done\r", b"done\r"),
-        (b"\x1b[32m10%\x1b[0m\r\x1b[K\x1b[32m20%\x1b[0m", b"\x1b[K\x1b[32m20%\x1b[0m"),
+        (b"\x1b[32m10%\x1b[0m\r\x1b[K\x1b[32m20%\x1b[0m", b"\x1b[0m\x1b[K\x1b[32m20%\x1b[0m"),
+        (b"\x1b[31m9\r\x1b[32m8\r7", b"\x1b[31m\x1b[32m7"),
+        (b"abcdef\rXY\n", b"abcdef\rXY\n"),  # shown as XYcdef
+        (b"abcdef\rXY\x1b[K\n", b"XY\x1b[K\n"),
+        (b"abcdef\r\x1b[2KXY\n", b"\x1b[2KXY\n"),
+        (b"abcdef\r      \rXY\n", b"      \rXY\n"),
+        (b"one\r\x1b[0m\n", b"one\r\x1b[0m\n"),
+        ("漢字\rabc".encode(), "漢字\rabc".encode()),
+        ("漢字\rabcd".encode(), b"abcd"),
+        (b"abcdefgh\r\tX", b"abcdefgh\r\tX"),
+        ("━━╸  10%\r━━━━━ 100%\n".encode(), "━━━━━ 100%\n".encode()),
         (b"kept\n10%\r20%\nkept, too", b"kept\n20%\nkept, too"),
         (b"\x1b[2Jup\x1b[A\rdown", b"\x1b[2Jup\x1b[A\rdown"),  # moves the cursor: all of it counts
     ],
 )
 def test_redraws_of_a_line_leave_the_last_one(written: bytes, logged: bytes) -> None:
     assert merge_redraws(written, continues=False) == logged
+
+
+drawings = st.lists(
+    st.sampled_from(
+        ["\r", "\r", "\r", "\n", "a", "bc", "xyz", "12345 ", "█", "漢", "e\u0301", "\t", "\b", "\x1b[K", "\x1b[0K", "\x1b[2K",
+         "\x1b[1K", "\x1b[31m", "\x1b[44m", "\x1b[7;1m", "\x1b[m", "\x1b[0;32m", "\x1b[A", "\x1b[3C"]
+    ),
+    max_size=20,
+)  # fmt: skip
+
+
+def shown(written: bytes) -> list[object]:
+    """The cells of a terminal with its colours, and where its cursor is."""
+    screen = pyte.Screen(200, 30)
+    pyte.ByteStream(screen).feed(written.replace(b"\n", b"\r\n"))
+    cells = [[screen.buffer[y][x] for x in range(200)] for y in range(30)]
+    return [cells, screen.cursor.x, screen.cursor.y, screen.cursor.attrs]
+
+
+@settings(deadline=None)
+@given(st.lists(drawings, min_size=1, max_size=3))
+def test_a_terminal_shows_what_is_merged_as_what_was_written(parts: list[list[str]]) -> None:
+    chunker, out = Chunker(), b""
+    written = ["".join(part).encode() for part in parts]
+    for number, part in enumerate(written):
+        chunker.feed(part, float(number))
+        out += b"".join(map(raw, chunker.take(number + 0.9)))
+    out += b"".join(map(raw, chunker.take(100.0, end=True)))
+    assert shown(out) == shown(b"".join(written))
+
+
+def test_a_bar_that_is_drawn_a_thousand_times_becomes_a_few_drawings() -> None:
+    def bar(number: int) -> str:
+        return f"\r{number // 10:3}%|{'█' * (number // 20):50}| {number}/1000 [{number * 7 % 13:.2f}it/s]"
+
+    logged = merge_redraws("".join(map(bar, range(1001))).encode() + b"\n", continues=False).decode()
+    assert logged.count("\r") <= 4
+    assert logged.endswith(f"{bar(1000)}\n")
 
 
 def test_a_redraw_of_a_line_that_was_shown_in_part_returns_to_its_beginning() -> None:

@@ -329,3 +329,31 @@ async def test_a_goodbye_does_not_stay_for_ever(tmp_path, version, names, monkey
             while (await leases.last("node"))[0]:
                 await asyncio.sleep(0.1)
         await connection.close()
+
+
+async def test_what_a_slow_viewer_is_shown_and_told_is_gone_is_all_there_was(mesh, server, connection, names):
+    await streams.setup(connection, names, limits=Limits(max_events=100))
+    written, count = asyncio.Event(), 4000  # more megabytes than a viewer keeps
+    async with natsproc.connect(server.url) as watching:
+        seen, gaps = [], []
+
+        async def watch():
+            async for item in watching.process("flood").tail():
+                if item.type == "gap":
+                    gaps.append(range(item.data["from"], item.data["to"] + 1))
+                elif isinstance(item, natsproc.Event):
+                    seen.append(item.offset)
+                    await written.wait()
+
+        async with mesh.own("flood") as proc:
+            await proc.flush()
+            viewer = asyncio.create_task(watch())
+            await until(lambda: seen)
+            for _ in range(count):
+                await proc.emit("said", "x" * 10_000)
+            await proc.flush()
+        written.set()
+        await asyncio.wait_for(viewer, 60)
+    assert gaps
+    assert seen == sorted(seen)
+    assert sorted([*seen, *(offset for gap in gaps for offset in gap)]) == list(range(1, count + 3))

@@ -93,7 +93,7 @@ async def run_command(
         hosted.attach(runner)
         return hosted, runner
 
-    async def finish() -> Ended:
+    async def work() -> Ended:
         try:
             ended = await runner.run()
         except Exception as error:
@@ -101,20 +101,27 @@ async def run_command(
                 await hosted.end("failed", 1, error=str(error))
             raise
         late = mesh.io.loop.call_later(PATIENCE_SECONDS, waiting or (lambda: None))
-        ending = asyncio.create_task(
-            hosted.end(runner.status, ended.code, signal=ended.signal, error=ended.error)
-        )
-        hurried = asyncio.create_task(hurry.wait())
-        await asyncio.wait([ending, hurried], return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await hosted.end(runner.status, ended.code, signal=ended.signal, error=ended.error)
+        finally:
+            late.cancel()
+        return ended
+
+    async def told_to_end() -> None:
+        await hurry.wait()
+        await runner.over.wait()
+
+    async def finish() -> Ended:
+        working, hurried = asyncio.create_task(work()), asyncio.create_task(told_to_end())
+        await asyncio.wait([working, hurried], return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         try:
-            await hosted.while_storing(ending, GIVE_UP_SECONDS)
+            return await hosted.while_storing(working, GIVE_UP_SECONDS)
         except TimedOut:
-            raise TimedOut(
-                f"{spec.address} has ended, but the server did not store how: {ended.code}"
-            ) from None
-        late.cancel()
-        return ended
+            text = (
+                f"{spec.address} has ended, but the server did not store how, and maybe not all that it said"
+            )
+            raise TimedOut(text) from None
 
     hurry = asyncio.Event()  # somebody has asked natsproc itself to end
     hosted, runner = await mesh.io.call(begin())

@@ -69,6 +69,7 @@ class Runner:
         self._wrapped = wrapped
         self._limit = limit  # bytes of output in one event
         self._loop = asyncio.get_running_loop()
+        self.over = asyncio.Event()  #: nothing of the command is left; what it said may not be written yet
         self._session: Session | None = None
         self._tried = asyncio.Event()  # to start it
         self._failure: asyncio.Future[None] = self._loop.create_future()
@@ -92,6 +93,7 @@ class Runner:
         Raises: what writing its output raised, OwnershipLost above all; by then nothing of it runs any more.
         """
         async with AsyncExitStack() as stack:
+            stack.callback(self.over.set)
             stack.push_async_callback(self._local.close)
             path = await self._local.start()
             reading = asyncio.create_task(self._read_inbox())
@@ -201,6 +203,7 @@ class Runner:
         if not await session.gone(max(self._wrapped.linger, self._grace_ends - self._loop.time())):
             left = session.members()
             await session.cancel(self._wrapped.linger)
+        self.over.set()
         for pump in self._pumps:
             await asyncio.to_thread(pump.join, 1.0)
             pump.stop()  # something outside the session holds the stream open

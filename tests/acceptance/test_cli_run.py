@@ -313,6 +313,27 @@ def test_a_server_that_is_gone_for_good_does_not_hold_what_was_told_to_end(tmp_p
             assert "Traceback" not in said
 
 
+def test_nor_does_it_hold_one_whose_output_waits_for_room(tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    with running(tmp_path / "nats") as server, shown.open("wb") as stdout:
+        cli = Cli(tmp_path, server.url)
+        cli.ok("setup")
+        with cli.started("run", "--spool", "0", "--id", "flood", "--", "yes", stdout=stdout) as run:
+            wait_for(lambda: shown.stat().st_size, 60, "its output")
+            server.kill()
+
+            def blocked() -> bool:
+                before = shown.stat().st_size
+                time.sleep(0.5)
+                return before == shown.stat().st_size
+
+            wait_for(blocked, 60, "a full buffer")
+            run.send_signal(signal.SIGTERM)
+            assert run.wait(60) == 125
+            assert run.stderr is not None
+            assert "did not store how" in run.stderr.read().decode()
+
+
 def test_a_refused_connection_is_said_soon_and_with_what_to_do(tmp_path: Path) -> None:
     done = Cli(tmp_path, "nats://127.0.0.1:1")("ps")
     assert (done.returncode, "natsproc up" in done.stderr) == (4, True)

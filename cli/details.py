@@ -15,7 +15,7 @@ from natsproc_cli.terminal import one_line, plain
 
 WIDTH = 9
 MEMBER = ("PID", "NAME", "STATE", "CPU", "MEMORY")
-_SHOWN = {"record", "epoch", "run", "offset", "stored", "spooled", "inbox", "node", "writer", "command", "paused", "loop_age",
+_SHOWN = {"record", "epoch", "run", "offset", "stored", "spooled", "inbox", "checkpoint", "node", "writer", "command", "paused", "loop_age",
           "members", "screen", "stack"}  # fmt: skip
 
 Found = Mapping[str, Any]
@@ -69,6 +69,12 @@ def _facts(record: Found, found: Found, now: datetime) -> Iterator[tuple[str, st
     yield "offset", _offset(found)
     if "inbox" in found:
         yield "inbox", f"{value(found['inbox'])} waiting"
+    if saved := found.get("checkpoint"):
+        version = value(saved.get("version"))
+        yield (
+            "state",
+            f"saved at event {value(saved.get('offset'))}: {format_size(saved.get('size') or 0)}, version {version}",
+        )
     yield "node", _node(found.get("node") or {"name": record.get("node")})
     if (age := found.get("loop_age")) is not None:
         yield "loop", f"has not turned for {value(age)} s" if age else "turns"

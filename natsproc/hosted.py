@@ -347,7 +347,7 @@ class Hosted:
 
     async def _inspect(self, stack: bool) -> dict[str, Any]:
         assert self.target is not None
-        lease = self.node.lease
+        lease, saved = self.node.lease, self._checkpoints.last
         return {
             "record": self.record.to_json(),
             "epoch": self.epoch,
@@ -356,6 +356,7 @@ class Hosted:
             "stored": self.log.stored,
             "spooled": self.log.spooled,
             "inbox": len(self.mailbox),
+            "checkpoint": saved and {"offset": saved.offset, "size": saved.size, "version": saved.version},
             "node": {
                 "name": self.node.name,
                 "host": lease.host,

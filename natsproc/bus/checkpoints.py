@@ -75,6 +75,11 @@ class Checkpoints:
         self._placed = log.offset  # offset of the last place that was tried, or of the cut
         self._litter: list[str] = []  # objects that no record will ever name
 
+    @property
+    def last(self) -> Checkpoint | None:
+        """The checkpoint that counts."""
+        return self._won.claim.checkpoint
+
     async def save(self, state: bytes, version: int, offset: int, carried: Carried) -> None:
         """Commit a state, together with what had been read by then: all of it, or nothing.
 
@@ -82,7 +87,7 @@ class Checkpoints:
         Raises: OwnershipLost; why an event before it was refused; NotAllowed, Closed.
         """
         async with self._lock:
-            last = self._won.claim.checkpoint
+            last = self.last
             if last and last.offset > offset:
                 return  # a later one was faster
             attempts: list[str] = []
@@ -165,7 +170,6 @@ class Checkpoints:
 
     async def tidy_up(self) -> None:
         """The same for what former owners have left, which may have died before they could. Raises: as `forget`."""
-        won = self._won
-        keep = won.claim.checkpoint.object if won.claim.checkpoint else ""
+        won, keep = self._won, self.last.object if self.last else ""
         connection = self._bucket.connection
         await insist(lambda: forget(connection, self._names, won.address, won.epoch, keep))

@@ -12,7 +12,8 @@ RECORD = {
     "started": "2026-01-31T11:58:30Z", "labels": {"team": "ml"}, "title": "bash -c x",
 }  # fmt: skip
 FOUND = {
-    "record": RECORD, "epoch": 3, "run": 2, "offset": 9, "stored": 7, "spooled": 0, "inbox": 1, "paused": False,
+    "record": RECORD, "epoch": 3, "run": 2, "offset": 9, "stored": 7, "spooled": 0, "inbox": 1,
+    "checkpoint": {"offset": 5, "size": 2_000, "version": 2}, "paused": False,
     "node": {"name": "n1", "host": "vm", "pid": 77, "load": 0.5}, "writer": {"stored": 7, "trouble": None},
     "command": ["bash", "-c", "echo hi"],
     "members": [{"pid": 78, "name": "bash", "state": "sleeping", "cpu": 0.1, "rss": 3_166_208}],
@@ -32,6 +33,7 @@ def test_everything_has_its_line():
         "  run       2",
         "  offset    9, stored up to 7",
         "  inbox     1 waiting",
+        "  state     saved at event 5: 2 kB, version 2",
         "  node      n1 on vm, pid 77, load 0.50",
         "  loop      has not turned for 4.25 s",
         "  members",

@@ -16,9 +16,13 @@ import sys
 import pytest
 from crashing import bury
 from test_sdk_faults import make_mesh
+from writing import NAMES
+from writing import record as record_of
 
 import natsproc
 from natsproc.bus.connection import Connection, Endpoint
+from natsproc.bus.objects import Objects
+from natsproc.protocol.names import Address
 
 MESSAGES = 120
 SEEDS = [int(seed) for seed in os.environ.get("NATSPROC_TEST_SEEDS", "1").split(",")]
@@ -145,6 +149,10 @@ async def test_owners_killed_between_checkpoints_lose_and_repeat_nothing(server,
         events = await check(handle)
         assert [event.type for event in events].count("recovered") == kills
         assert kills >= 5
+        names = await Objects(connection, NAMES.states).names("default.ledger")
+        saved = (await record_of(connection, Address("default", "ledger"))).checkpoint.object
+        # what owners had written when they were killed is removed by those who came after
+        assert {name for name in names if f".{epoch}-" not in name} <= {saved} <= set(names)
     await connection.close()
 
 

@@ -284,7 +284,8 @@ class Mesh:
         it is dropped, and a stored `dropped` event says in its place how much.
 
         Raises: AlreadyRunning, AlreadyEnded (unless `restart`), StateUnfit, BadName, BadPayload (`allow`),
-        NotAllowed; and Interrupted, when it was interrupted outside any scope.
+        NotAllowed; Interrupted, when it was interrupted outside any scope; and Cancelled, when it was cancelled or killed, which
+        `except Exception` lets by: catch it where the program goes on, or it ends that with a traceback.
         """
         from .functions import new_spec, owned
         from .states import Shape

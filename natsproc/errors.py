@@ -172,4 +172,9 @@ class HardInterrupt(BaseException):
 
 
 class Cancelled(BaseException):
-    """Somebody cancelled or killed the process; not an `Exception`, so that `except Exception` lets it by."""
+    """Somebody cancelled or killed the process; not an `Exception`, so that `except Exception` lets it by.
+
+    Uncaught it ends the program with a traceback, except out of `natsproc.run`, which turns it into SystemExit.
+    """
+
+    code = 143  #: what the program may exit with; 137 if it was killed

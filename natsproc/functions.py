@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext, suppres
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc.bus.spool import DEFAULT_SIZE
-from natsproc.errors import AlreadyEnded, BadName, Closed, Error, Interrupted, OwnershipLost
+from natsproc.errors import AlreadyEnded, BadName, Cancelled, Closed, Error, Interrupted, OwnershipLost
 from natsproc.protocol.landing import When
 from natsproc.protocol.messages import Command, Message, Outcome
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_name, choose_kind, new_id
@@ -142,12 +142,13 @@ class PythonTarget:
             await asyncio.wait([waited], timeout=command.grace)
             if not waited.done():
                 interruptions.cancel(hard=True)
-        if command.verb != "kill":
+        elif command.verb != "kill":
             return await waited
         done, _ = await asyncio.wait([waited], timeout=KILL_SECONDS)
         if done:
             return waited.result()
-        return Outcome("unconfirmed", "the run has ended, but its Python code has not stopped yet")
+        why = "the run has ended, but its Python code has not stopped yet"
+        return Outcome("unconfirmed", why + (": its OS process exits" if self.hosted.outlived else ""))
 
     async def lose(self, lost: OwnershipLost) -> None:
         """Stop the code, whose calls raise `lost` from now on."""
@@ -201,6 +202,8 @@ def new_spec(
 
 async def _end(target: PythonTarget, error: BaseException | None, result: Any) -> None:
     status, code, text = ("killed", 137, None) if target.killed else how(error)
+    if isinstance(error, Cancelled):
+        error.code = code
     with suppress(AlreadyEnded):  # killed, or its mesh closed, while it still ran
         await target.hosted.end(status, code, result=result, error=text)
 
@@ -213,6 +216,8 @@ async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIte
     """
     hosted = Hosted(await mesh.node(), spec)
     target = PythonTarget(hosted, asyncio.get_running_loop())
+    if foreground:
+        _be_the_program(hosted)
     error: BaseException | None = None
     result: Any = None
     try:
@@ -293,6 +298,12 @@ def run_blocking(
     return result
 
 
+def _be_the_program(hosted: Hosted) -> None:
+    """The function is all that this OS process is for: where it does not stop, neither goes on."""
+    if threading.current_thread() is threading.main_thread():
+        hosted.outlived = os._exit
+
+
 @contextmanager
 def _ctrl_c(interruptions: Interruptions) -> Iterator[None]:
     """Make Ctrl-C an interrupt like any other; the second one is Python's own."""
@@ -335,26 +346,32 @@ def run(
 
     The function gets a `Process` if it is a coroutine function, a `BlockingProcess` if it is a plain one; its
     name is the kind unless `kind` is given; `when_full` as for `Mesh.own`. Starts the embedded server if none is named and none runs, and
-    says so on stderr. Ctrl-C is an interrupt.
+    says so on stderr. Ctrl-C is an interrupt. In the main thread the function is the program: if it is killed, or
+    cancelled with a grace time, and does not stop within two seconds of being forced, the OS process exits at once,
+    once that is in the log, with the same code.
 
-    Raises: Interrupted; SystemExit(143) if it was cancelled or killed, as for a program that got SIGTERM; what
-    `natsproc.connect` and `Mesh.own` raise, and whatever the function raises.
+    Raises: Interrupted; SystemExit(143) if it was cancelled, as for a program that got SIGTERM, and SystemExit(137)
+    if it was killed; what `natsproc.connect` and `Mesh.own` raise, and whatever the function raises.
     """
     from .client import connect
 
     mesh = connect(server, creds=creds, context=context, namespace=namespace, prefix=prefix, start=True)
     full, allow, shape = when_full_of(function, when_full), allow_of(function), shape_of(function)
     spec = new_spec(mesh, id, kind_of(function, kind), labels, "", restart, full, allow, shape)
-    if not inspect.iscoroutinefunction(function):
+    try:
+        if inspect.iscoroutinefunction(function):
+            return asyncio.run(_run_program(mesh, spec, function, args, kwargs))
         mesh.open()
         try:
-            target = PythonTarget(Hosted(mesh.io.wait(mesh.started_node()), spec), None)
-            return run_blocking(mesh, target, function, args, kwargs)
+            hosted = Hosted(mesh.io.wait(mesh.started_node()), spec)
+            _be_the_program(hosted)
+            return run_blocking(mesh, PythonTarget(hosted, None), function, args, kwargs)
         finally:
             mesh.close()
+    except Cancelled as cancelled:
+        raise SystemExit(cancelled.code) from None
 
-    async def main() -> Any:
-        async with mesh:
-            return await run_on(mesh, spec, function, args, kwargs, foreground=True)
 
-    return asyncio.run(main())
+async def _run_program(mesh: Mesh, spec: Spec, *call: Any) -> Any:
+    async with mesh:
+        return await run_on(mesh, spec, *call, foreground=True)

@@ -205,7 +205,10 @@ class ProcessHandle:
         timeout: float | None = None,
         hold: float = 0.0,
     ) -> Receipt:
-        """End it, with `grace` seconds to tidy up; the receipt says that it is gone. See `interrupt`."""
+        """End it, with `grace` seconds to tidy up; the receipt says that it is gone. See `interrupt`.
+
+        Python code that does not stop even so is left behind, and its run ended: the receipt says `unconfirmed`.
+        """
         return await self.command(
             "cancel", reason=reason, grace=grace, timeout=timeout or grace + 5.0, hold=hold
         )

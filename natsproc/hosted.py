@@ -55,6 +55,7 @@ _RECORDED = {
     "kill": ("killed", None),
     "answer": ("answered", None),
 }
+_LAST = {"cancel": ("cancelled", 143), "kill": ("killed", 137)}  # how a run ends whose code does not stop
 
 
 class Hosted:
@@ -76,6 +77,7 @@ class Hosted:
         self.troubled: Callable[[str], object] = lambda text: None  #: told what keeps it from being spooled
         self.asking = Asking(self._show_soon)
         self._paused = False
+        self.outlived: Callable[[int], object] | None = None  #: told the code of a run that its code outlives
         self._ready = asyncio.Event()
         self._life = asyncio.Lock()  # opening and ending take turns
         self._owned: Owned | None = None
@@ -283,9 +285,8 @@ class Hosted:
             return await self._answer(command)
         outcome = await self.target.apply(command)
         receipt = await self._record(command, outcome)
-        if command.verb == "kill" and outcome.status == "unconfirmed":
-            # its code goes on and cannot be stopped, but the run ends here, and nothing that it says counts
-            self._spawn(self.end("killed", 137))
+        if command.verb in _LAST and outcome.status == "unconfirmed":
+            self._spawn(self._end_without(*_LAST[command.verb]))
         return receipt
 
     async def _answer(self, command: Command) -> Receipt:
@@ -296,6 +297,13 @@ class Hosted:
         if asked and receipt.applied:
             asked.answer.set_result(asked.ask.value)
         return receipt
+
+    async def _end_without(self, status: str, code: int) -> None:
+        """Its code goes on and cannot be stopped, but the run ends here, and nothing that it says counts."""
+        with suppress(Error):  # the code has stopped by itself meanwhile, or the id is lost
+            await self.end(status, code)
+            if self.outlived:
+                self.outlived(code)
 
     def note(self, kind: str, command: str, sender: str, reason: str, message: Any, **more: Any) -> int:
         """Append the event that records a command, and return its offset; at once where it takes effect."""

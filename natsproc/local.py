@@ -5,6 +5,7 @@ line asks, and one answers: {"do": "emit", "type", "data", "cause"} → {"offset
 {"message"}, null when time runs out; {"do": "reply", "to", "data"} → {"offset"}; {"do": "ask",
 "question", "choices", "id", "timeout"} → {"value"}; {"do": "flush"} and {"do": "about"}. {"error", "text"} is a refusal. Events
 go through the wrapper's single writer, messages come from its single inbox. No NATS is imported here.
+{"do": "stream", "name"} → {"name", "most"} gives a text stream a name of its own, and the bytes of a part of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +28,7 @@ from natsproc.protocol.messages import Json, Message, decode_object, encode
 from natsproc.protocol.names import Address
 
 from .speaking import BlockingSpeaking, Speaking, as_model, typed
+from .streamed import BlockingTextStream, TextStream
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -131,6 +134,14 @@ class CurrentProcess(BlockingSpeaking):
         type, data = typed(type, data)
         return int(self._speaking.ask({"do": "emit", "type": type, "data": data, "cause": cause})["offset"])
 
+    def stream(self, name: str = "text") -> BlockingTextStream:
+        """See `Process.stream`; used as `with proc.stream("answer") as s: s.token("…")`."""
+        return BlockingTextStream(self, *self._open_stream(name))
+
+    def _open_stream(self, name: str) -> tuple[str, int, Callable[[Json], int]]:
+        opened = self._speaking.ask({"do": "stream", "name": name})
+        return opened["name"], opened["most"], partial(self.emit, "text")
+
     def receive(self, model: type[M] | None = None, *, timeout: float | None = None) -> Message:
         """See `Process.receive`. At the end of the input it is, ever again, a message of kind `eof`."""
         raw = self._hearing.ask({"do": "receive", "timeout": timeout})["message"]
@@ -179,6 +190,10 @@ class AsyncCurrentProcess(Speaking):
     async def emit(self, type: str | BaseModel, data: Json = None, *, cause: str | None = None) -> int:
         """See `Process.emit`."""
         return await asyncio.to_thread(self._process.emit, type, data, cause=cause)
+
+    def stream(self, name: str = "text") -> TextStream:
+        """See `Process.stream`."""
+        return TextStream(self, *self._process._open_stream(name))
 
     async def receive(self, model: type[M] | None = None, *, timeout: float | None = None) -> Message:
         """See `Process.receive`. Cancelling it gives the next message up."""
@@ -265,6 +280,9 @@ class LocalServer:
                     await self._settle()
                     data, cause = asked.get("data"), asked.get("cause")
                     return {"offset": await self._process.emit(name, data, cause=cause)}
+                case "stream":
+                    stream = self._process.stream(str(asked.get("name", "")))
+                    return {"name": stream.name, "most": stream.most}
                 case "receive":
                     return {"message": await self._next(asked.get("timeout"))}
                 case "reply":

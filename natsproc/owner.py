@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc import hard
@@ -22,7 +23,7 @@ from natsproc.protocol.names import Address
 from .asking import TIMED_OUT, WITHDRAWN, Asked
 from .hosted import Hosted
 from .speaking import BlockingSpeaking, Speaking, as_model, typed
-from .streamed import BlockingTextStream, TextStream
+from .streamed import STREAM_PART, BlockingTextStream, TextStream
 from .turns import BlockingTurn, Turn, open_turns
 
 if TYPE_CHECKING:
@@ -128,9 +129,10 @@ class Core:
             asked, TIMED_OUT if timed_out else "it was interrupted" if stopped else WITHDRAWN
         )
 
-    def _stream_name(self, name: str) -> str:
+    def _open_stream(self, name: str) -> tuple[str, int, Callable[[Json], int]]:
         count = self._streams[name] = self._streams.get(name, 0) + 1
-        return name if count == 1 else f"{name}-{count}"
+        most = min(STREAM_PART, self._hosted.node.writer.limit // 2)
+        return name if count == 1 else f"{name}-{count}", most, partial(self._append, "text", cause=None)
 
 
 class Process(Core, Speaking):
@@ -151,6 +153,8 @@ class Process(Core, Speaking):
         """Write an event of any type that is not one of natsproc's own; returns its offset.
 
         `type` may be a pydantic model instead: its class name in snake case is the type, its fields the data.
+        `data` is JSON, or what pydantic makes JSON of: a datetime becomes ISO 8601 text, bytes UTF-8 text, a set or
+        tuple an array, a dataclass an object; it comes back as that JSON, not as what it was.
         Raises: BadPayload, TooLarge (no offset is used), OwnershipLost, AlreadyEnded, Interrupted (outside a
         scope, when resuming from a pause).
         """
@@ -168,7 +172,7 @@ class Process(Core, Speaking):
         Every piece is an event that names the stream; one closing event has the whole text and the offsets it
         covers, so that a late joiner reads one event in place of thousands (`tail(compact=True)`).
         """
-        return TextStream(self, self._stream_name(name))
+        return TextStream(self, *self._open_stream(name))
 
     async def receive(self, model: type[M] | None = None, *, timeout: float | None = None) -> Message:
         """Take the next message from the inbox, waiting for it; its data as `model` if one is given.
@@ -292,7 +296,7 @@ class BlockingProcess(Core, BlockingSpeaking):
 
     def stream(self, name: str = "text") -> BlockingTextStream:
         """See `Process.stream`; used as `with proc.stream("answer") as s: s.token("…")`."""
-        return BlockingTextStream(self, self._stream_name(name))
+        return BlockingTextStream(self, *self._open_stream(name))
 
     def receive(self, model: type[M] | None = None, *, timeout: float | None = None) -> Message:
         """See `Process.receive`. An interrupt lands here, too."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Any
 
 from natsproc.errors import TooLarge
 from natsproc.protocol.messages import encode
 
-if TYPE_CHECKING:
-    from .owner import BlockingProcess, Core, Process
+from .speaking import BlockingSpeaking, Speaking
 
 STREAM_PART = 256 * 1024
 
@@ -17,10 +17,11 @@ STREAM_PART = 256 * 1024
 class _Stream:
     """The text of one stream so far, and which offsets it covers."""
 
-    def __init__(self, process: Core, name: str) -> None:
+    def __init__(self, name: str, most: int, write: Callable[[Any], object]) -> None:
+        """`write` is given the data of each closing event, of about `most` bytes."""
         self.name = name
-        self._core = process
-        self._most = min(STREAM_PART, process._hosted.node.writer.limit // 2)
+        self.most = most
+        self._write = write
         self._parts: list[str] = []
         self._size = 0
         self._first = self._last = 0
@@ -32,7 +33,7 @@ class _Stream:
 
     def _piece(self, text: str) -> dict[str, str]:
         self._size += len(encode(text))
-        if self._size > self._most and self._parts:
+        if self._size > self.most and self._parts:
             self._close()
             self._size = len(encode(text))
         return {"stream": self.name, "text": text}
@@ -48,14 +49,14 @@ class _Stream:
             data = {"stream": self.name, "text": self.text, "first": self._first, "last": self._last}
             self._parts, self._size, self._first = [], 0, 0
             with suppress(TooLarge):  # one piece that only just fitted: it stays as it is
-                self._core._append("text", data, None)
+                self._write(data)
 
 
 class TextStream(_Stream):
     """A text that is streamed piece by piece; made by `Process.stream`."""
 
-    def __init__(self, process: Process, name: str) -> None:
-        super().__init__(process, name)
+    def __init__(self, process: Speaking, name: str, most: int, write: Callable[[Any], object]) -> None:
+        super().__init__(name, most, write)
         self._process = process
 
     async def token(self, text: str) -> int:
@@ -72,8 +73,10 @@ class TextStream(_Stream):
 class BlockingTextStream(_Stream):
     """See `TextStream`; made by `BlockingProcess.stream`."""
 
-    def __init__(self, process: BlockingProcess, name: str) -> None:
-        super().__init__(process, name)
+    def __init__(
+        self, process: BlockingSpeaking, name: str, most: int, write: Callable[[Any], object]
+    ) -> None:
+        super().__init__(name, most, write)
         self._process = process
 
     def token(self, text: str) -> int:

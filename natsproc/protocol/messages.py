@@ -40,7 +40,12 @@ NOTICES: Final = frozenset({"gap", "takeover", "caught_up", "unreachable", "ende
 
 
 def encode(value: Json, what: str = "data") -> bytes:
-    """Write any JSON value, or a pydantic model, as bytes; NaN and the infinities as text. Raises: BadPayload."""
+    """Write any JSON value as bytes, and what pydantic makes one of. Raises: BadPayload.
+
+    Models, dataclasses and mappings become objects; lists, tuples, sets, deques and generators arrays; datetimes, dates
+    and times ISO 8601 text, timedeltas its durations; bytes the text that they are in UTF-8 (or else BadPayload); UUIDs,
+    paths, URLs, decimals, NaN and the infinities text; enums their values. An object's keys become text.
+    """
     try:
         payload = to_json(value, inf_nan_mode="strings")
         # What is written and cannot be read (200 levels, 4300 digits) would be a hole in the log for ever.

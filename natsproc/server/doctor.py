@@ -174,10 +174,16 @@ def _lets_in_strangers(state: State) -> bool:
 
 
 def _files(endpoint: Endpoint, home: Home) -> Iterator[Finding]:
-    secrets = {home.folder, home.keys, home.creds} | ({Path(endpoint.creds)} if endpoint.creds else set())
-    exposed = [path for path in secrets if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077]
+    secrets = {home.keys, home.creds} | ({Path(endpoint.creds)} if endpoint.creds else set())
+    exposed = [path for path in secrets if _is_open(path)]
     for path in exposed:
-        advice = f"chmod {700 if path.is_dir() else 600} {path}"
-        yield Finding("files", f"others on this machine can read {path}", "problem", advice)
+        yield Finding("files", f"others on this machine can read {path}", "problem", f"chmod 600 {path}")
     if not exposed:
         yield Finding("files", "keys and credentials can be read by you alone")
+    if _is_open(home.folder):
+        text = f"others on this machine can see which files are in {home.folder}"
+        yield Finding("files", text, "warning", f"chmod 700 {home.folder}")
+
+
+def _is_open(path: Path) -> bool:
+    return path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)

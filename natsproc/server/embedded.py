@@ -90,10 +90,12 @@ def _launch(home: Home, wishes: Wishes) -> State:
     for _ in range(3):  # a port that was free may be taken by now
         state = _settle(home, wishes)
         home.save(state)
-        with (home.folder / "supervisor.log").open("ab") as log:
+        descriptor = os.open(home.folder / "supervisor.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with open(descriptor, "ab") as log:
             subprocess.run(
                 [sys.executable, "-m", "natsproc.server.supervisor", home.folder],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=home.folder, env=environment, check=False,
+                umask=0o077,  # what nats-server writes is for us alone, too
             )  # fmt: skip
         if _comes_up(home, state):
             return state

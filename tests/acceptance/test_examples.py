@@ -100,7 +100,12 @@ def call(environment, *arguments, **options):
 
 
 def test_an_answer_is_stopped_midway_and_the_conversation_goes_on(environment):
-    job = subprocess.Popen([sys.executable, ROOT / "examples" / "answering.py"], env=environment)
+    job = subprocess.Popen(
+        [sys.executable, ROOT / "examples" / "answering.py"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         wait_for(lambda: "answering" in call(environment, "up") + call(environment, "ps", "-o", "id"), 30)
         tail = subprocess.Popen(
@@ -119,6 +124,8 @@ def test_an_answer_is_stopped_midway_and_the_conversation_goes_on(environment):
         assert len(texts[1]["text"].split()) == 5
         assert texts[0]["text"].startswith(texts[1]["text"])
         assert [item["data"]["status"] for item in seen if item["type"] == "exited"] == ["cancelled"]
+        said = job.communicate(timeout=20)[1]
+        assert (job.returncode, "Traceback" in said) == (143, False), said
     finally:
         job.kill()
         job.wait()

@@ -271,6 +271,36 @@ proc.flush()
         assert said[-1] == {"got": {"lr": 0.1}, "from": "owner"}
 
 
+async def test_a_program_streams_text_as_a_process_does(mesh):
+    code = """
+import asyncio, natsproc
+proc = natsproc.current()
+with proc.stream("answer") as s:
+    s.token("one ")
+    with natsproc.current().stream("answer") as other:
+        other.token("two")
+    s.token("three")
+
+async def aio():
+    async with proc.aio.stream("answer") as s:
+        s.most = 1
+        await s.token("a")
+        await s.token("b")
+
+asyncio.run(aio())
+"""
+    async with Job(mesh, *python(code)) as job:
+        assert (await job.ended()).code == 0, (await job.written("stderr")).decode()
+        events = [e for e in await job.events() if e.type in ("token", "text")]
+        first = events[0].offset
+        assert [tuple(e.data.values()) for e in events if e.type == "text"] == [
+            ("answer-2", "two", first + 1, first + 1),
+            ("answer", "one three", first, first + 3),
+            ("answer-3", "a", first + 5, first + 5),
+            ("answer-3", "b", first + 7, first + 7),
+        ]
+
+
 async def test_what_a_program_prints_and_emits_keeps_its_order(mesh):
     code = """
 import natsproc

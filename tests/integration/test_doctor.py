@@ -78,6 +78,15 @@ async def test_the_doctor_sees_keys_that_others_can_read(home):
     assert [finding.advice for finding in found if finding.level == "problem"] == [f"chmod 600 {home.keys}"]
 
 
+def test_a_folder_that_others_can_look_into_is_no_problem_as_long_as_what_is_in_it_is(home):
+    home.folder.mkdir(mode=0o755)
+    found = list(doctor._files(Endpoint(("nats://elsewhere",)), home))
+    assert [(finding.level, finding.advice) for finding in found] == [
+        ("ok", ""),
+        ("warning", f"chmod 700 {home.folder}"),
+    ]
+
+
 async def test_the_doctor_sees_a_full_account_and_a_full_disk(home, tmp_path, monkeypatch):
     accounts = "accounts { A { users: [{user: a, password: b}], jetstream { max_file: 100000 } } }"
     with running(tmp_path / "nats", extra=accounts) as server:

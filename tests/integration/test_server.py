@@ -151,7 +151,7 @@ def test_pages_of_other_sites_get_no_websocket(home):
 def test_what_it_keeps_is_for_its_owner_alone(home):
     embedded.start(home)
     assert stat.S_IMODE(home.folder.stat().st_mode) == 0o700
-    for name in ("keys.json", "local.creds", "server.conf", "state.json"):
+    for name in ("keys.json", "local.creds", "server.conf", "state.json", "server.log", "supervisor.log"):
         assert stat.S_IMODE((home.folder / name).stat().st_mode) == 0o600
 
 

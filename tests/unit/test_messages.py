@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import json
+import math
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -29,6 +37,36 @@ from natsproc.protocol.messages import (
 )
 from natsproc.protocol.names import Address
 from natsproc.protocol.records import Claim, Cut, Lease, Record
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclass
+class Point:
+    x: int
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (b"\xc3\xa9", "é"), ({1}, [1]), ((1, 2), [1, 2]), (deque([1]), [1]), ((n for n in (1, 2)), [1, 2]),
+        (datetime(2026, 1, 31, tzinfo=UTC), "2026-01-31T00:00:00Z"), (date(2026, 1, 31), "2026-01-31"),
+        (timedelta(seconds=90), "PT1M30S"), (Decimal("1.50"), "1.50"), (UUID(int=1), str(UUID(int=1))),
+        (Path("/a"), "/a"), (Colour.RED, "red"), (Point(1), {"x": 1}), ({1: 2, None: 3}, {"1": 2, "None": 3}),
+        (math.nan, "NaN"), (-math.inf, "-Infinity"),
+    ],
+)  # fmt: skip
+def test_what_python_has_and_json_has_not_is_written_as_pydantic_does(value, written):
+    assert json.loads(encode(value)) == written
+
+
+@pytest.mark.parametrize("value", [b"\xff", range(3), object(), memoryview(b"x"), ValueError("x"), "\ud800"])
+def test_what_cannot_be_json_is_refused(value):
+    with pytest.raises(BadPayload, match="cannot be sent as JSON"):
+        encode(value)
+
 
 numbers = st.integers(0, 2**63)
 positive = st.integers(1, 2**63)

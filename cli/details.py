@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from natsproc_cli.describe import ending, pairs, value
+from natsproc_cli.describe import asked, ending, pairs, value
 from natsproc_cli.durations import format_age
 from natsproc_cli.sizes import format_size
 from natsproc_cli.table import columns
@@ -16,7 +16,7 @@ from natsproc_cli.terminal import one_line, plain
 WIDTH = 9
 MEMBER = ("PID", "NAME", "STATE", "CPU", "MEMORY")
 _SHOWN = {"record", "epoch", "run", "offset", "stored", "spooled", "inbox", "checkpoint", "node", "writer", "command", "paused", "loop_age",
-          "members", "screen", "stack"}  # fmt: skip
+          "members", "screen", "stack", "turns"}  # fmt: skip
 
 Found = Mapping[str, Any]
 
@@ -67,6 +67,8 @@ def _facts(record: Found, found: Found, now: datetime) -> Iterator[tuple[str, st
     yield "epoch", value(found.get("epoch") or record.get("epoch"))
     yield "run", value(found.get("run") or record.get("run"))
     yield "offset", _offset(found)
+    yield "asks", "; ".join(f"{value(ask.get('ask'))}: {asked(ask)}" for ask in record.get("asks") or ())
+    yield "turn", ", ".join(map(value, found.get("turns") or ()))
     if "inbox" in found:
         yield "inbox", f"{value(found['inbox'])} waiting"
     if saved := found.get("checkpoint"):

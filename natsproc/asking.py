@@ -18,8 +18,8 @@ from natsproc.protocol.asks import Ask, Asks, text_of
 from natsproc.protocol.messages import Command, Json, Outcome, decode, encode
 from natsproc.protocol.names import new_token
 
-QUESTION_BYTES = 16 * 1024  #: of a question with its choices
-ANSWER_BYTES = 64 * 1024
+QUESTION_BYTES = 8 * 1024  #: of a question with its choices
+ANSWER_BYTES = 16 * 1024
 SHOWN = 300  #: characters of a question in the registry
 
 TIMED_OUT, WITHDRAWN = "it timed out", "it was taken back"

@@ -60,9 +60,10 @@ async def kill(
             await asyncio.sleep(RETRY_SECONDS)
 
 
-async def close(node: Node, address: Address, command: Command) -> Receipt:
+async def close(node: Node, address: Address, command: Command, *, again: bool = False) -> Receipt:
     """Take the id of a process that nobody owns any more, and write that it was killed.
 
+    If it is to be run `again`, the next run goes on with the questions of this one.
     Raises: AlreadyRunning, if its owner answers or its node holds a lease; AlreadyEnded; OwnershipLost, if somebody
     was faster; NotAllowed.
     """
@@ -77,7 +78,9 @@ async def close(node: Node, address: Address, command: Command) -> Receipt:
     )  # fmt: skip
     said = {"command": command.id, "sender": command.sender, "reason": command.reason, "why": WHY}
     offset = log.append_lifecycle("killed", {k: v for k, v in said.items() if v}, cause=command.id)
-    last = await log.end({"status": "killed", "code": KILLED, "error": WHY})
+    last = await log.end(
+        {"status": "killed", "code": KILLED, "error": WHY} | ({"again": True} if again else {})
+    )
     with suppress(Error):  # the log says so; what follows is for lists
         await mark_ended(node.connection, node.names, won, last)
         if record:

@@ -108,8 +108,9 @@ class PythonTarget:
 
     def _bring(self, interrupt: Interrupted) -> None:
         """Give what is raised the message that did it, unless it has to wait for others, or somebody has it."""
-        message, interrupt.received = interrupt.received, None
-        if message is not None and self.hosted.mailbox.take_now(message):
+        cause, interrupt.received = interrupt.received, None
+        message = self.hosted.mailbox.take_now(cause.sender) if cause else None
+        if message is not None:
             interrupt.received, interrupt.message = message, message.data
             with suppress(Error):  # then it is nobody's business any more
                 self.hosted.mailbox.record(self.hosted.log, message, "now")

@@ -48,14 +48,14 @@ class Mailbox(Handoff[Message]):
                 self._items.remove(message)
         return taken
 
-    def take_now(self, message: Message) -> bool:
-        """Take this message, if it waits here and nothing that its sender has sent before does."""
+    def take_now(self, sender: str) -> Message | None:
+        """Take the first message of that sender that waits here, if it is one that is to land now."""
         with self._lock:
-            first = next((m for m in self._items if m.sender == message.sender), None)
-            if first is None or first.position != message.position:
-                return False
+            first = next((m for m in self._items if m.sender == sender), None)
+            if first is None or self._lands(first) != "now":
+                return None
             self._items.remove(first)
-        return True
+        return first
 
     def record(self, log: EventLog, message: Message, landed: When = "idle") -> None:
         """Write that a message was taken; and when it landed, if that is of interest."""

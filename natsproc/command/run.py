@@ -165,7 +165,9 @@ async def _close_lost(node: Node, address: Address) -> bool:
     if record is None or record.ended:
         return False
     with suppress(AlreadyEnded, OwnershipLost):  # as the log says, or somebody was faster: claiming will tell
-        await close(node, address, Command(new_token(), "kill", node.connection.sender, "it is run again"))
+        await close(
+            node, address, Command(new_token(), "kill", node.connection.sender, "it is run again"), again=True
+        )
         return True
     return False
 

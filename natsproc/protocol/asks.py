@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from .messages import Json, encode
 
-CARRIED_BYTES: Final = 256 * 1024
-"""What is carried of questions and answers, at most; above that the oldest answered ones go, then the oldest."""
+CARRIED_BYTES: Final = 32 * 1024
+"""What is carried of questions and answers, at most; above that the oldest answered ones go, then the oldest.
+
+Every flush reads the record that carries them."""
 
 
 @dataclass(slots=True)
@@ -66,7 +68,8 @@ class Asks:
     def feed(self, type: str, data: Json) -> None:
         """Take an event that counts into account."""
         if type == "exited":
-            self.by_id.clear()
+            if not (isinstance(data, dict) and data.get("again")):
+                self.by_id.clear()
         elif type == "checkpointed":
             self.by_id = {id: ask for id, ask in self.by_id.items() if ask.open}
         elif isinstance(data, dict) and isinstance(id := data.get("ask"), str):

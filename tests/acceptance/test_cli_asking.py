@@ -71,6 +71,23 @@ def test_ctrl_c_takes_the_question_of_a_script_back(cli: Cli) -> None:
     assert re.search(r"answered +by nobody: it was taken back\n", cli.ok("logs", "asks"))
 
 
+def test_a_script_whose_machine_is_lost_gets_the_answer_when_it_runs_again(cli: Cli) -> None:
+    run = ["run", "--id", "lost", "--", "natsproc", "ask", "Deploy?", "--choices", "yes,no"]
+    with cli.started(*run) as first:
+        waiting(cli, "Deploy?")
+        first.kill()
+        first.wait(20)
+        wait_for(lambda: "unreachable" in cli.ok("ps", "--waiting"), 30, "its owner is gone")
+    assert "held" in cli.ok("answer", "lost", "no", "--hold", "10m")
+    with cli.started(*run) as second:
+        assert second.wait(30) == 1
+        assert second.stdout.read() == b"no\n"
+    kinds = [
+        e["type"] for e in cli.json("logs", "--run", "all", "lost") if e["type"] in ("asked", "answered")
+    ]
+    assert kinds == ["asked", "answered", "asked"]
+
+
 def test_who_watches_is_told_how_to_answer(cli: Cli) -> None:
     body = 'await proc.log("here");  print(await proc.ask("Go on?", ["yes", "no"]));  await proc.ask("Name?")'
     with cli.owner(body, "watched"), cli.terminal("tail", "watched") as screen:

@@ -11,6 +11,7 @@ from harness import running
 from test_sdk import events, make_mesh, running_process, until
 
 import natsproc
+from natsproc.bus import inbox
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +245,29 @@ async def test_what_lands_now_waits_its_turn_behind_what_its_sender_sent_before(
                 await asyncio.sleep(60)
         assert (stop.value.message, stop.value.received) == (None, None)
         assert [(await proc.receive(timeout=10)).data for _ in range(2)] == ["first", "second"]
+
+
+def both_come(proc, handle):
+    """Two messages that are to land now are there before the code is reached."""
+    for word in ("first", "second"):
+        sending = handle.mesh.io.submit(
+            inbox.send(handle.mesh.connection, handle.mesh.names, handle.address, word, when="now")
+        )
+        sending.result(10)
+    while len(proc._mailbox) < 2:
+        time.sleep(0.01)
+
+
+async def test_of_two_that_land_now_the_first_ends_the_turn_and_the_second_comes_at_a_boundary(mesh, viewer):
+    async with mesh.own("quick") as proc:
+        handle = viewer.process("quick")
+        with pytest.raises(natsproc.Interrupted) as stop:
+            async with proc.turn():
+                both_come(proc, handle)
+                await asyncio.sleep(60)
+        assert stop.value.message == "first"
+        async with proc.turn(stop.value.received) as turn:
+            assert [m.data for m in await turn.boundary()] == ["second"]
 
 
 async def test_what_lands_now_between_turns_is_the_next_message(mesh, viewer):

@@ -83,8 +83,9 @@ def test_nothing_is_lost_or_doubled_and_each_senders_order_holds_whoever_takes(s
                 assert landing([m for m in found if m.sender == sender][-1].when, allow) != "idle"
             taken += found
             assert not any(landing(m.when, allow) != "idle" for m in mailbox._items)
-        elif name == "exit" and rest[0] < len(struck) and mailbox.take_now(struck[rest[0]]):
-            taken.append(struck[rest[0]])
+        elif name == "exit" and rest[0] < len(struck) and (one := mailbox.take_now(struck[rest[0]].sender)):
+            assert landing(one.when, allow) == "now"
+            taken.append(one)
     assert struck == [m for m in sent if landing(m.when, allow) == "now"]
     while (one := mailbox.take_nowait()) is not None:
         taken.append(one)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from natsproc.command.terminal import Size
 from natsproc.command.terminal import raw as raw_terminal
-from natsproc.errors import AlreadyEnded, Error, Unreachable
+from natsproc.errors import AlreadyEnded, Error, NoServer, TimedOut, Unreachable
 from natsproc.protocol.messages import Event
 from natsproc.protocol.names import new_token
 from natsproc_cli import describe
@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 
 SEND_SECONDS = 2.0
 BELL = "\a"
-CLEAN = "\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1l\x1b[?25h\x1b[0m\r\n"
+LOOK_EVERY = 0.2
+SAID_SECONDS = 2.0
+ALTERNATE = b"\x1b[?1049"
+CLEAN = "\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1l\x1b[?25h\x1b[0m"
 """Out of the alternate screen, mouse, paste and cursor-key modes: what a program may have left on."""
+BELOW = "\x1b[?6l\x1b[r\x1b[999;1H"
+"""Below what it drew, also where it scrolled a part of the screen only."""
 
 
 async def attached(process: ProcessHandle, epoch: int, keys: bytes) -> Event | None:
@@ -37,7 +42,9 @@ async def attached(process: ProcessHandle, epoch: int, keys: bytes) -> Event | N
     tail = process.tail(n=0)
     with raw_terminal(0, forget=True):
         loop.add_signal_handler(signal.SIGWINCH, resized.set)
-        viewing = asyncio.create_task(_view(process, tail))
+        display = _Display(process)
+        viewing = asyncio.create_task(display.follow(tail))
+        telling = asyncio.create_task(display.tell_outages())
         typing = asyncio.create_task(_type(process, epoch, keys))
         resizing = asyncio.create_task(_resize(process, resized))
         try:
@@ -45,10 +52,10 @@ async def attached(process: ProcessHandle, epoch: int, keys: bytes) -> Event | N
             return viewing.result() if viewing.done() else typing.result()
         finally:
             loop.remove_signal_handler(signal.SIGWINCH)
-            for task in (viewing, typing, resizing):
+            for task in (viewing, telling, typing, resizing):
                 task.cancel()
             await tail.aclose()
-            _draw(CLEAN)
+            _draw(CLEAN + ("" if display.alternate else BELOW) + "\r\n")
 
 
 def _draw(text: str | bytes) -> None:
@@ -56,32 +63,65 @@ def _draw(text: str | bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-async def _view(process: ProcessHandle, tail: Tail) -> Event | None:
-    drawn = 0
-    async for item in tail:
-        if not isinstance(item, Event):
-            # the tail has its place in the log, or has lost it: what came before is on the screen
-            if item.type in ("caught_up", "gap"):
-                drawn = max(drawn, await _repaint(process))
-            elif said := describe.notice(item):
-                _draw(f"\r\n\x1b[0mnatsproc: {said}\r\n")
-        elif item.terminal:
-            return item
-        elif item.type == "dropped":  # what the terminal shows has it all the same
-            drawn = max(drawn, await _repaint(process))
-        elif item.type == "output" and item.offset > drawn:
-            _draw(output_bytes(item.data))
-    return None
+class _Display:
+    """Our terminal: the command's screen, and over its last line what we have to say."""
 
+    alternate = False  #: whether it shows a screen that is gone once it is left
 
-async def _repaint(process: ProcessHandle) -> int:
-    """Draw what the command's terminal shows; returns the offset of the last event that is in it."""
-    with suppress(AlreadyEnded, Unreachable):
-        screen = (await process.inspect()).get("screen")
-        if screen:
-            _draw(str(screen["text"]))
-            return int(screen["offset"])
-    return 0
+    def __init__(self, process: ProcessHandle) -> None:
+        self._process = process
+        self._drawn = 0  # offset of the last event that a repainting has shown
+        self._drawing = asyncio.Lock()
+
+    async def follow(self, tail: Tail) -> Event | None:
+        """Draw what the command draws; returns its terminal event."""
+        async for item in tail:
+            async with self._drawing:
+                if not isinstance(item, Event):
+                    # the tail has its place in the log, or has lost it: what came before is on the screen
+                    if item.type in ("caught_up", "gap"):
+                        await self._repaint()
+                    elif said := describe.notice(item):
+                        self._say(said)
+                elif item.terminal:
+                    return item
+                elif item.type == "output" and item.offset > self._drawn:
+                    self._show(output_bytes(item.data))
+        return None
+
+    async def tell_outages(self) -> None:
+        """Say that the connection is lost, and that it is back."""
+        connection, cut_off = self._process.mesh.connection, False
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if connection.connected != cut_off:
+                continue
+            cut_off = not cut_off
+            if cut_off:
+                self._say(f"cut off from {connection.url}: what you type is dropped until it is back")
+                continue
+            async with self._drawing:
+                await self._repaint()
+                self._say("connected again")
+            await asyncio.sleep(SAID_SECONDS)
+            async with self._drawing:
+                await self._repaint()
+
+    def _show(self, drawn: bytes) -> None:
+        if ALTERNATE in drawn:
+            self.alternate = drawn.rfind(ALTERNATE + b"h") > drawn.rfind(ALTERNATE + b"l")
+        _draw(drawn)
+
+    def _say(self, text: str) -> None:
+        width = (Size.of(1) or Size()).cols
+        _draw(f"\x1b7\x1b[999;1H\x1b[0;7m{f'natsproc: {text}'[: width - 1]}\x1b[0m\x1b[K\x1b8")
+
+    async def _repaint(self) -> None:
+        """Draw what the command's terminal shows."""
+        with suppress(AlreadyEnded, NoServer, TimedOut, Unreachable):
+            if screen := (await self._process.inspect()).get("screen"):
+                self._show(str(screen["text"]).encode("utf-8", "replace"))
+                self._drawn = max(self._drawn, int(screen["offset"]))
 
 
 async def _type(process: ProcessHandle, epoch: int, detach: bytes) -> None:

@@ -80,6 +80,11 @@ def watch(
 
     async def work() -> None:
         async with target.connect() as mesh:
+            if several and follow and not addresses:
+                from natsproc.tail import any_match
+
+                if not await any_match(mesh, asked, kind):
+                    exits.remark("nothing matches yet; waiting for what starts")
             await viewer.show(open_tail(mesh), viewer.stdout_view(output, names=several))
 
     try:

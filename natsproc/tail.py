@@ -216,6 +216,12 @@ def tail_many(
     return Tail(mesh.io, lambda: _merge(mesh, wanted, read, start, follow))
 
 
+async def any_match(mesh: Mesh, patterns: Sequence[str], kind: str | None) -> bool:
+    """Whether something runs now that `tail_many` would show. Raises: NotAllowed, Closed."""
+    running = await mesh.io.call(insist(lambda: mesh.registry.list()))
+    return any(map(_Selection(mesh, patterns, kind).takes, running))
+
+
 class _Selection:
     """Which processes are meant: some by id, some by pattern."""
 

@@ -7,9 +7,12 @@ import signal
 from collections.abc import Iterator
 
 import pexpect
+import pyte
 import pytest
 from cli_harness import Cli, cli_with_server, exit_code
 from harness import Server, wait_for
+
+from natsproc.command.screen import _Emulator as Emulator
 
 BUSY = """
 await proc.log("begin")
@@ -181,26 +184,49 @@ def test_a_terminal_is_itself_again_after_attaching(cli: Cli, shell: str) -> Non
         child.close(force=True)
 
 
+@pytest.mark.parametrize(("enter", "row"), [("", 28), ("\\033[?1049h", 4)])
+def test_what_comes_after_attaching_is_below_what_was_drawn(cli: Cli, enter: str, row: int) -> None:
+    id = f"drawn-{row}"
+    script = f"printf '{enter}\\033[2J\\033[Hone\\r\\ntwo\\r\\nthree\\033[H'; exec sleep 1000"
+    cli.ok("run", "--detach", "--id", id, "--pty", "--", "sh", "-c", script)
+    cli.log_has(id, "output")
+    screen = Emulator(100, 30)
+    stream = pyte.Stream(screen)
+    stream.feed("\r\n" * 3)
+    with cli.terminal("attach", id) as attached:
+        attached.expect("three")
+        stream.feed(attached.before + attached.after)
+        attached.send("\x10\x11")
+        attached.expect(pexpect.EOF)
+        stream.feed(attached.before)
+    cli.ok("kill", id)
+    lines = [text.rstrip() for text in screen.display]
+    assert [y for y, text in enumerate(lines) if text.startswith("natsproc: detached")] == [row]
+    assert lines[0] == ("" if enter else "three")  # the two lines above it have scrolled away
+
+
 def test_keys_typed_while_cut_off_are_dropped(running: tuple[Cli, Server], shell: str) -> None:
     cli, server = running
     with cli.terminal("attach", shell) as attached:
         attached.expect("first 1001")
         server.kill()
+        attached.expect_exact("natsproc: cut off from nats://")
         wait_for(lambda: bell(attached), 30, "a bell")
         server.start()
+        attached.expect_exact("natsproc: connected again")
         wait_for(lambda: cli("send", shell, "echo back $((4000 + 4))").returncode == 0, 30)
         attached.expect("back 4004")
-        assert "cut" not in attached.before
+        assert "lost" not in attached.before
         attached.sendline("echo typed $((5000 + 5))")
         attached.expect("typed 5005")
         attached.send("\x10\x11")
         assert exit_code(attached) == 0
-    assert "cut" not in cli.ok("logs", shell, "--type", "output")
+    assert "lost" not in cli.ok("logs", shell, "--type", "output")
 
 
 def bell(attached: pexpect.spawn) -> bool:
     """Type while cut off; true once that was answered by a bell."""
-    attached.send("cut")
+    attached.send("lost")
     return attached.expect(["\a", pexpect.TIMEOUT], timeout=0.2) == 0
 
 

@@ -228,9 +228,12 @@ def test_tail_follows_until_the_end_of_the_run(cli: Cli) -> None:
 
 
 def test_a_pattern_follows_what_starts_later(cli: Cli) -> None:
-    with cli.started("tail", "later-*", "--type", "output") as tail, cli.owner(WAITING, "later-1"):
+    with cli.started("tail", "later-*", "--type", "output") as tail:
+        assert tail.stderr is not None
         assert tail.stdout is not None
-        assert tail.stdout.readline().decode() == "later-1     │ ready\n"
+        assert tail.stderr.readline() == b"natsproc: nothing matches yet; waiting for what starts\n"
+        with cli.owner(WAITING, "later-1"):
+            assert tail.stdout.readline().decode() == "later-1     │ ready\n"
 
 
 def test_wait_exits_as_the_process_did(cli: Cli) -> None:

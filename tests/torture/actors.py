@@ -1,13 +1,14 @@
 """The OS processes of a torture run: nodes that own processes, viewers, and senders. Each records what it was told.
 
-Run as `python -m tests.torture.actors ROLE CONFIG`, with CONFIG as JSON: name, url, record (a file), seed,
-addresses, and flag (a file: `drain` means to emit nothing more, `end` to end the last runs).
+A configuration has name, url, record (a file), seed, addresses, and flag (a file: `drain` means to emit nothing more,
+`end` to end the last runs).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import natsproc
-from natsproc.bus import tail
+from natsproc.bus import checkpoints, tail
 from natsproc.bus.writer import Writer
 
 from .checker import digest
@@ -30,6 +31,9 @@ BIG = 40_000  #: bytes of an event that the server refuses while its stream's li
 # Bounds so low that a run reaches them again and again.
 Writer.__init__.__kwdefaults__["max_events"] = 500  # type: ignore[index]
 tail.BUFFER = 400
+checkpoints.PLACE_EVERY = 300
+
+_CLONE_NEWNET = 0x40000000
 
 PASSING = (natsproc.NoServer, natsproc.TimedOut, natsproc.NoMesh, natsproc.ServerUnfit)
 
@@ -99,19 +103,23 @@ class Owner(Actor):
     async def own(self, mesh: natsproc.Mesh, address: str) -> bool:
         """Have the id for one run or a part of it; returns whether it has ended for good."""
         status, epoch, run = "completed", 0, 0
+        life: Life | None = None
         try:
             restart, allow = self.phase != "end", ("idle", "next", "now")
             async with mesh.own(address, kind="tortured", restart=restart, allow=allow) as proc:
                 epoch, run = proc.epoch, proc.run_number
                 self.record("claimed", address, epoch, run)
-                await Life(self, proc).live()
+                life = Life(self, proc)
+                await life.live()
                 if self.random.random() < 0.2 and not self.phase:
                     status = "failed"
                     raise ZeroDivisionError
         except ZeroDivisionError:
             pass
-        except natsproc.Interrupted:  # outside its scope
+        except natsproc.Interrupted as stop:  # outside its scope
             status = "interrupted"
+            if stop.received and life:
+                life.taken.append(stop.received.id)
         except natsproc.AlreadyRunning:
             return False
         except natsproc.AlreadyEnded:
@@ -126,6 +134,8 @@ class Owner(Actor):
         except PASSING:
             return False
         self.record("ended", address, epoch, run, status)
+        if life and life.keeps_state:
+            self.record("kept", address, epoch, run, life.taken)
         return self.phase == "end"
 
 
@@ -139,15 +149,34 @@ class Life:
         self.offset = 0
         self.events: dict[int, int] = {}
         self.rate = actor.config["rate"]
+        self.taken: list[str] = []  #: the messages of this run
+        self.keeps_state = int(proc.id[1:]) % 2 == 0
 
     async def live(self) -> None:
         actor = self.actor
+        if self.keeps_state:
+            await self.begin()
         for _ in range(int(actor.random.expovariate(1 / 400)) + 20):
             if actor.phase:
                 break
             await self.interruptible(self.step)
         while actor.phase == "drain":
             await self.interruptible(self.rest)
+        await self.interruptible(self.rest)
+
+    async def begin(self) -> None:
+        """Go on with the state that was saved last; nothing is taken before there is one."""
+        proc = self.proc
+        if proc.state:
+            self.taken = list(proc.state["taken"])
+        self.actor.record("began", proc.id, proc.epoch, proc.run_number, self.taken)
+        if not proc.state:
+            await self.save()
+
+    async def save(self) -> None:
+        padding = self.actor.random.choice((0, 0, 0, 10_000, 700_000))
+        offset = await self.proc.checkpoint({"taken": self.taken, "pad": "z" * padding})
+        self.actor.record("saved", self.proc.id, self.proc.epoch, self.proc.run_number, offset)
 
     async def interruptible(self, work: Callable[[], Awaitable[None]]) -> None:
         """Work until an interrupt ends it: what it had said in a turn by then is stored, and counts."""
@@ -155,6 +184,8 @@ class Life:
             async with self.proc.interruptible():
                 await work()
         except natsproc.Interrupted as stop:
+            if stop.received:
+                self.taken.append(stop.received.id)
             if stop.partial and (said := stop.partial.events):
                 events = {event.offset: digest(event.type, event.data) for event in said}
                 self.actor.record("acknowledged", self.proc.id, self.proc.epoch, said[-1].offset, events)
@@ -175,6 +206,8 @@ class Life:
         await self.receive(actor.random.uniform(0.05, 0.15))
         if actor.random.random() < 0.3:
             await self.flush()
+        if self.keeps_state and actor.random.random() < 0.1:
+            await self.save()
 
     async def emit(self, padding: int) -> None:
         self.number += 1
@@ -190,6 +223,7 @@ class Life:
                     message = await self.proc.receive()
             except TimeoutError:
                 return
+            self.taken.append(message.id)
             if message.data["ask"]:
                 await self.answer(message)
 
@@ -200,7 +234,7 @@ class Life:
                 for _ in range(self.actor.random.randint(1, 20)):
                     await stream.token("word ")
                     await asyncio.sleep(0.01)
-                    await turn.boundary()
+                    self.taken += [landed.id for landed in await turn.boundary()]
             await self.proc.reply(message, message.data["n"])
 
     async def flush(self) -> None:
@@ -292,5 +326,32 @@ async def main(role: str, config: dict[str, Any]) -> None:
         raise
 
 
+def live(role: str, config: dict[str, Any], log: str, netns: str) -> None:
+    """Be that actor; what it prints goes to a file."""
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    if netns:
+        space = os.open(f"/run/netns/{netns}", os.O_RDONLY)
+        if ctypes.CDLL(None, use_errno=True).setns(space, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), netns)
+    asyncio.run(main(role, config))
+
+
+def nursery() -> None:
+    """Fork an actor for each line of stdin and print its pid: a new interpreter for each would be half the load."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # nobody dies of one before it listens
+        signal.signal(number, signal.SIG_IGN)
+    for line in sys.stdin:
+        if (pid := os.fork()) == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            try:
+                live(**json.loads(line))
+            finally:
+                os._exit(0)
+        print(pid, flush=True)
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))
+    nursery()

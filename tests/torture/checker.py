@@ -93,6 +93,33 @@ class Replied(NamedTuple):
     reply: Any
 
 
+class Began(NamedTuple):
+    """An owner began with this state: the messages of the run that it has taken, as it knows."""
+
+    owner: str
+    epoch: int
+    run: int
+    taken: list[str]
+
+
+class Kept(NamedTuple):
+    """An owner ended a run with this state."""
+
+    owner: str
+    epoch: int
+    run: int
+    taken: list[str]
+
+
+class Saved(NamedTuple):
+    """An owner was told that its state is saved, by the event of that offset."""
+
+    owner: str
+    epoch: int
+    run: int
+    offset: int
+
+
 @dataclass
 class History:
     """All that was recorded about one process."""
@@ -108,6 +135,9 @@ class History:
     sent: list[Sent] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     replied: list[Replied] = field(default_factory=list)
+    began: list[Began] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    saved: list[Saved] = field(default_factory=list)
     shown: dict[str, list[Shown]] = field(default_factory=dict)  #: by viewer
 
 
@@ -253,6 +283,16 @@ def _acknowledgements(history: History, counted: list[Counted]) -> Iterator[str]
             yield f"the reply to {message} was {reply}, which is {replies.get(message)} in the log and {expected} by rights"
 
 
+class Taken(NamedTuple):
+    """A message that a run has taken, unless the state that knows of it is lost."""
+
+    offset: int
+    run: int
+    id: str
+    position: int
+    sender: str
+
+
 def _messages(history: History, counted: list[Counted], complete: bool) -> Iterator[str]:
     """Acknowledged messages are stored, once; what is stored is consumed once, in order per sender."""
     stored = {entry.position: (entry.sender, json.loads(entry.payload)) for entry in history.inbox}
@@ -263,24 +303,46 @@ def _messages(history: History, counted: list[Counted], complete: bool) -> Itera
         sender, raw = stored.get(sent.position, ("", {"id": "nothing"}))
         if (sender, raw["id"]) != (sent.sender, sent.id):
             yield f"message {sent.id} was acknowledged at position {sent.position}, which holds {raw['id']}"
-    last: dict[str, int] = {}
-    consumed: set[int] = set()
+    taken: list[Taken] = []
     for line, data in counted:
+        if line.type == "recovered" and (saved := data.get("checkpoint")):  # what came behind it comes again
+            taken = [one for one in taken if one.run != line.run or one.offset <= saved]
+        if line.type in OPENINGS:
+            yield from _begins(history, line, data.get("checkpoint", 0), taken)
         if line.type != "received":
             continue
-        position, sender = data["position"], data["sender"]
-        if position in consumed:
-            yield f"message {data['message']} was consumed again at offset {line.offset}"
-        elif position < last.get(sender, 0):
-            yield f"message {data['message']} of {sender} was consumed after a later one, at offset {line.offset}"
-        consumed.add(position)
-        last[sender] = max(position, last.get(sender, 0))
-        held, raw = stored.get(position, ("", {}))
-        if (held, raw.get("id"), raw.get("data")) != (sender, data["message"], data.get("data")):
-            yield f"message {data['message']} was consumed at offset {line.offset}, and is not in the inbox"
-    for position, (_, raw) in stored.items() if complete else ():
-        if position not in consumed:
-            yield f"message {raw['id']} at position {position} was never consumed"
+        one = Taken(line.offset, line.run, data["message"], data["position"], data["sender"])
+        if any(one.position == other.position for other in taken):
+            yield f"message {one.id} was consumed again at offset {line.offset}"
+        elif any(one.sender == other.sender and one.position < other.position for other in taken):
+            yield f"message {one.id} of {one.sender} was consumed after a later one, at offset {line.offset}"
+        taken.append(one)
+        held, raw = stored.get(one.position, ("", {}))
+        if (held, raw.get("id"), raw.get("data")) != (one.sender, one.id, data.get("data")):
+            yield f"message {one.id} was consumed at offset {line.offset}, and is not in the inbox"
+    for kept in history.kept:
+        yield from _same(f"{kept.owner} ended run {kept.run} with", kept.taken, kept.run, taken)
+    for position in set(stored) - {one.position for one in taken} if complete else ():
+        yield f"message {stored[position][1]['id']} at position {position} was never consumed"
+
+
+def _begins(history: History, line: Shown, saved: int, taken: list[Taken]) -> Iterator[str]:
+    """An epoch begins with the state that was saved last, which knows just what was taken by then."""
+    for began in history.began:
+        if began.epoch == line.epoch:
+            yield from _same(f"{began.owner} began run {began.run} with", began.taken, began.run, taken)
+    for known in history.saved:
+        if known.run == line.run and known.epoch < line.epoch and known.offset > saved:
+            yield f"epoch {line.epoch} begins with the state of offset {saved}, and {known.offset} was saved"
+
+
+def _same(what: str, known: list[str], run: int, taken: list[Taken]) -> Iterator[str]:
+    by_rights = sorted(one.id for one in taken if one.run == run)
+    if sorted(known) != by_rights:
+        wrong = Counter(known)
+        wrong.subtract(by_rights)
+        differences = {id: times for id, times in wrong.items() if times}
+        yield f"{what} {len(known)} messages, and the log says otherwise of {differences}"
 
 
 def _viewer(viewer: str, shown: list[Shown], counted: list[Shown], complete: bool) -> Iterator[str]:

@@ -39,7 +39,8 @@ class Tally:
         self.checked: Counter[str] = Counter()
         self.violations: list[str] = []
 
-    def judge(self, histories: list[History], where: str) -> None:
+    def judge(self, histories: list[History]) -> list[str]:
+        """Count what there is in these histories, and return what is wrong with it."""
         for history in histories:
             self.checked["processes"] += 1
             self.checked["events stored"] += len(history.log)
@@ -48,10 +49,13 @@ class Tally:
             self.checked["messages acknowledged to senders"] += len(history.sent)
             self.checked["receipts"] += len(history.receipts)
             self.checked["replies"] += len(history.replied)
+            self.checked["states saved"] += len(history.saved)
+            self.checked["states to go on with"] += sum(bool(began.taken) for began in history.began)
             self.checked["runs"] += len(history.ended)
             self.checked["epochs"] += len(history.claimed)
             self.checked["owners that lost the id"] += len(history.lost)
-            self.violations += [f"{where}: {violation}" for violation in check(history)]
+
+        return [violation for history in histories for violation in check(history)]
 
     @property
     def line(self) -> str:
@@ -76,7 +80,7 @@ async def round_of(
 ) -> None:
     """One world, its faults, and the judgement. Raises: RuntimeError, if the place cannot be made here."""
     place = kind(Path(tempfile.mkdtemp(prefix=f"torture-{kind.name}-{seed}-")))
-    world, where, found = World(place, seed), f"{kind.name}, seed {seed}", len(tally.violations)
+    world, where = World(place, seed), f"{kind.name}, seed {seed}"
     here = [fault for fault in faults if kind.name in fault.places]
     try:
         await world.start()
@@ -85,7 +89,7 @@ async def round_of(
         await asyncio.gather(
             *(_track(world, track, [f for f in here if f.track == track], stop, tally) for track in tracks)
         )
-        tally.judge(await world.finish(), where)
+        world.trouble += tally.judge(await world.finish())
         taken = [line[2] for line in world.lines("lost") if line[2] not in world.disturbed]
         tally.checked["of these, taken over without being frozen or cut off"] += len(taken)
     except Error as error:
@@ -94,7 +98,7 @@ async def round_of(
         await world.stop()
     world.trouble += [f"{line[2]}: {line[3]}" for line in world.lines("trouble")]
     tally.violations += [f"{where}: {sentence}" for sentence in world.trouble]
-    if len(tally.violations) > found:
+    if world.trouble:
         print(f"kept: {place.folder}", file=sys.stderr)
     else:
         shutil.rmtree(place.folder)

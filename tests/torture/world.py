@@ -28,12 +28,15 @@ from tests.harness import ROOT
 
 from .checker import (
     Acknowledged,
+    Began,
     Claimed,
     Ended,
     History,
+    Kept,
     Lost,
     Receipt,
     Replied,
+    Saved,
     Sent,
     Shown,
     Stored,
@@ -59,11 +62,11 @@ class Program:
         self.frozen = False
         self._lives = 0
         self._read = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
 
     @property
     def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return bool(self._pid) and psutil.pid_exists(self._pid)
 
     @property
     def life(self) -> str:
@@ -83,31 +86,24 @@ class Program:
         }  # fmt: skip
         if self.role == "viewer":
             config["cursors"] = self.cursors()
-        command = [sys.executable, "-m", "tests.torture.actors", self.role, json.dumps(config)]
-        if self.netns:
-            command = ["ip", "netns", "exec", self.netns, *command]
-        with (self.world.folder / f"{self.name}.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, stdout=log, stderr=log, preexec_fn=_deaf_until_it_listens
-            )
+        log = str(self.world.folder / f"{self.name}.log")
+        self._pid = self.world.fork({"role": self.role, "config": config, "log": log, "netns": self.netns})
 
     def signal(self, number: signal.Signals) -> None:
         if self.alive:
-            assert self._process
-            self._process.send_signal(number)
+            os.kill(self._pid, number)
 
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         self.signal(signal.SIGKILL)
-        if self._process:
-            self._process.wait(20)
+        while self.alive:
+            time.sleep(0.002)
 
     def freeze(self) -> None:
         """SIGSTOP, and return when it has taken effect."""
-        assert self._process
         self.signal(signal.SIGSTOP)
         self.frozen = True
-        stopped = psutil.Process(self._process.pid)
+        stopped = psutil.Process(self._pid)
         while stopped.status() != psutil.STATUS_STOPPED:
             time.sleep(0.005)
 
@@ -158,10 +154,21 @@ class World:
         self.senders = [Program(self, "sender", f"s{number}", rate=1.0) for number in range(2)]
         self.disturbed: set[str] = set()  #: lives of nodes that were frozen or cut off
         self.trouble: list[str] = []  #: what kept it from being judged wholly
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-m", "tests.torture.actors"], cwd=ROOT, text=True, bufsize=1,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
 
     @property
     def programs(self) -> list[Program]:
         return [*self.nodes, *self.viewers, *self.senders]
+
+    def fork(self, order: dict[str, Any]) -> int:
+        """Start an actor; returns its pid."""
+        assert self._nursery.stdin
+        assert self._nursery.stdout
+        self._nursery.stdin.write(json.dumps(order) + "\n")
+        return int(self._nursery.stdout.readline())
 
     async def start(self) -> None:
         """Start servers and programs, and make the mesh."""
@@ -177,6 +184,7 @@ class World:
         """Kill what is left."""
         for program in self.programs:
             program.kill()
+        self._nursery.communicate()
         with contextlib.suppress(AttributeError, TimeoutError):
             await asyncio.wait_for(self.connection.close(), 5)
         for server in self.servers:
@@ -311,16 +319,17 @@ class World:
                     history.receipts.append(Receipt(*rest))
                 case "replied":
                     history.replied.append(Replied(*rest))
+                case "began":
+                    history.began.append(Began(life, *rest))
+                case "kept":
+                    history.kept.append(Kept(life, *rest))
+                case "saved":
+                    history.saved.append(Saved(life, *rest))
                 case "shown":
                     history.shown.setdefault(life.partition(".")[0], []).append(Shown(*rest))
         for viewer in self.viewers:
             history.shown.setdefault(viewer.name, [])
         return history
-
-
-def _deaf_until_it_listens() -> None:
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _at(id: str) -> Address:

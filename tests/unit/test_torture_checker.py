@@ -9,12 +9,15 @@ import pytest
 
 from tests.torture.checker import (
     Acknowledged,
+    Began,
     Claimed,
     Ended,
     History,
+    Kept,
     Lost,
     Receipt,
     Replied,
+    Saved,
     Sent,
     Shown,
     Stored,
@@ -78,14 +81,14 @@ class Forger:
             self.log,
             [Stored(n, json.dumps({"id": f"m{n}", "data": n}).encode(), "s0") for n in (1, 2, 4)],
             cuts,
-            [Claimed("n0.1", 3, 1), Claimed("n1.1", 5, 1), Claimed("n0.2", 8, 2)],
-            [self.told("n0.1", 3, 4), self.told("n1.1", 5, 7), self.told("n0.2", 8, 14)],
-            [Ended("n1.1", 5, 1, "completed"), Ended("n0.2", 8, 2, "failed")],
-            [Lost("n0.1", 3)],
-            [Sent("s0", "m1", 1), Sent("s0", "m4", 4)],
-            [Receipt("c1", 8, "interrupted")],
-            [Replied("m2", 2, 2)],
-            {"v0": lines, "v1": list(lines)},
+            claimed=[Claimed("n0.1", 3, 1), Claimed("n1.1", 5, 1), Claimed("n0.2", 8, 2)],
+            acknowledged=[self.told("n0.1", 3, 4), self.told("n1.1", 5, 7), self.told("n0.2", 8, 14)],
+            ended=[Ended("n1.1", 5, 1, "completed"), Ended("n0.2", 8, 2, "failed")],
+            lost=[Lost("n0.1", 3)],
+            sent=[Sent("s0", "m1", 1), Sent("s0", "m4", 4)],
+            receipts=[Receipt("c1", 8, "interrupted")],
+            replied=[Replied("m2", 2, 2)],
+            shown={"v0": lines, "v1": list(lines)},
         )
 
     @staticmethod
@@ -241,3 +244,45 @@ def test_the_judges_disagree_when_one_of_them_is_wrong(monkeypatch):
         Fold, "feed", lambda self, at, entry: Verdict.COUNTS if at == 80 else right(self, at, entry)
     )
     assert check(good()) == ["p0: the judges disagree about the entry at position 80"]
+
+
+def with_state(**lists) -> History:
+    """A history with a state: two owners of a run, of whom the second goes on with what the first has saved."""
+    log = Forger()
+    log.mark(3, 1)
+    log.event(3, 1, "started", {})
+    log.received(3, 1, 1)
+    log.event(3, 1, "checkpointed", {})
+    log.received(3, 1, 2)
+    log.mark(5, 1)
+    log.event(5, 1, "recovered", {"checkpoint": 3})
+    log.received(5, 1, 2)
+    log.event(5, 1, "exited", {"status": "completed"})
+    _, cuts = what_counts(log.log)
+    inbox = [Stored(n, json.dumps({"id": f"m{n}", "data": n}).encode(), "s0") for n in (1, 2)]
+    known = {
+        "began": [Began("n0", 3, 1, []), Began("n1", 5, 1, ["m1"])],
+        "kept": [Kept("n1", 5, 1, ["m1", "m2"])],
+        "saved": [Saved("n0", 3, 1, 3)],
+    }
+    return History("p0", log.log, inbox, cuts, **(known | lists))
+
+
+def test_what_was_taken_since_the_state_was_saved_is_taken_again():
+    assert check(with_state()) == []
+
+
+@pytest.mark.parametrize(
+    ("lists", "sentence"),
+    [
+        ({"kept": [Kept("n1", 5, 1, ["m1", "m2", "m2"])]}, "n1 ended run 1 with 3 messages"),
+        ({"kept": [Kept("n1", 5, 1, ["m2"])]}, "the log says otherwise of {'m1': -1}"),
+        ({"began": [Began("n1", 5, 1, ["m1", "m2"])]}, "n1 began run 1 with 2 messages"),
+        ({"began": [Began("n1", 5, 1, [])]}, "n1 began run 1 with 0 messages"),
+        ({"saved": [Saved("n0", 3, 1, 4)]}, "epoch 5 begins with the state of offset 3, and 4 was saved"),
+    ],
+)
+def test_a_state_that_disagrees_with_the_log(lists, sentence):
+    found = check(with_state(**lists))
+    assert len(found) == 1
+    assert sentence in found[0]

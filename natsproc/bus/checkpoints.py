@@ -7,6 +7,7 @@ log before it. Whoever lost the id can commit neither.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 
@@ -24,6 +25,7 @@ from .log import EventLog
 from .objects import Objects
 
 PLACE_EVERY = 20_000  #: events
+QUIET_SECONDS = 60.0  #: without an event
 _NEAR = 2_000  # positions
 
 
@@ -147,16 +149,32 @@ class Checkpoints:
         return [p for p, entry in parsed if (entry.epoch, entry.offset) == wanted and entry.type != EXITED]
 
     async def keep_places(self) -> None:
-        """Make a place every `PLACE_EVERY` events, until the log ends. Raises: OwnershipLost, and as `save`."""
+        """Make a place every `PLACE_EVERY` events, and when the log is quiet, until it ends.
+
+        The last offset of a quiet log then outlives the log, should all of it be trimmed.
+        Raises: OwnershipLost, and as `save`.
+        """
         while True:
-            await self._log.reach(self._placed + PLACE_EVERY)
+            least = await self._due()
             async with self._lock:
-                if self._log.stored - self._placed >= PLACE_EVERY:  # else a checkpoint made one meanwhile
+                if self._log.stored - self._placed >= least:  # else a checkpoint made one meanwhile
                     last = await self._last()  # before the event is chosen, which so lies there or behind
                     offset, carried = self._log.snapshot()
                     place = await self._place(offset, last[0].position - 1 if last else 0)
                     await self._commit(place, carried)
                     self._placed = offset
+
+    async def _due(self) -> int:
+        """Wait until there is reason for a place; returns how many events it takes."""
+        seen = 0
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(QUIET_SECONDS):
+                    await self._log.reach(self._placed + PLACE_EVERY)
+                    return PLACE_EVERY
+            if seen == self._log.stored == self._log.offset > self._placed:
+                return 1
+            seen = self._log.stored
 
     async def tidy(self) -> None:
         """Remove the states that nobody needs any more; what fails is left for the next time."""

@@ -152,7 +152,12 @@ class _Reading:
         self._sent = 0
         if record and record.cuts:
             self.carried = Carried(record.extra)
-            self._least += int(record.extra.get("last", 0))
+            given = (
+                record.extra.get("last", 0),
+                record.cuts[-1].offset - 1,
+                record.place.sent if record.place else 0,
+            )
+            self._least += max(map(int, given))
             cursor = ownership.cursor_at(record.cuts[-1])
             if record.place and from_place:
                 cursor, self._sent = record.place.cursor, record.place.sent

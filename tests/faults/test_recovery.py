@@ -21,6 +21,7 @@ from writing import record as record_of
 
 import natsproc
 from natsproc.bus.connection import Connection, Endpoint
+from natsproc.bus.kv import Bucket
 from natsproc.bus.objects import Objects
 from natsproc.protocol.names import Address
 
@@ -193,7 +194,8 @@ async def test_a_zombie_neither_saves_nor_goes_on(server):
         sending = asyncio.create_task(senders_done(senders))
         await asyncio.sleep(0.8)
         zombie.send_signal(signal.SIGSTOP)
-        while await mesh.io.call(mesh.registry.lease(record.node)) is not None:
+        leases = Bucket(mesh.connection, mesh.names.leases)
+        while await mesh.io.call(leases.get(record.node, leader=True)):
             await asyncio.sleep(0.05)
         heir = await stack.enter_async_context(started(OWNER, server.url, "heir"))
         await owned_anew(mesh, record.epoch)

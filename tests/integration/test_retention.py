@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 from harness import running
-from writing import until
+from writing import A, own, record, until, writing
 
 import natsproc
-from natsproc.bus import limits, registry, retention, streams
+from natsproc.bus import checkpoints, limits, registry, retention, streams
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History
 from natsproc.bus.kv import Bucket
@@ -329,6 +329,24 @@ async def test_a_goodbye_does_not_stay_for_ever(tmp_path, version, names, monkey
             while (await leases.last("node"))[0]:
                 await asyncio.sleep(0.1)
         await connection.close()
+
+
+async def test_offsets_go_on_though_all_of_a_quiet_log_is_trimmed(connection, names, monkeypatch):
+    monkeypatch.setattr(checkpoints, "QUIET_SECONDS", 0.1)
+    trimmed = f"STREAM.PURGE.{names.event_stream}"
+    async with writing(connection) as writer:
+        won, log = await own(connection, writer, A)
+        keeping = asyncio.create_task(checkpoints.Checkpoints(connection, names, won, log).keep_places())
+        for n in range(100):
+            log.append("said", n)
+        async with asyncio.timeout(20):
+            while (await record(connection, A)).place is None:
+                await asyncio.sleep(0.05)
+        keeping.cancel()
+        for node in ("heir", "heir's heir"):  # the one after has a cut to tell it, and no place
+            await connection.api(trimmed, {"filter": names.events(A)})
+            won, _ = await own(connection, writer, A, node=node)
+            assert won.next_offset == 101
 
 
 async def test_what_a_slow_viewer_is_shown_and_told_is_gone_is_all_there_was(mesh, server, connection, names):

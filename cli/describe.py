@@ -140,6 +140,7 @@ _SENTENCES: Mapping[str, Callable[[Data], str]] = {
     "recovered": _started,
     "received": _received,
     "replied": lambda data: f"to {value(data.get('sender'))}: {value(data.get('data'))}",
+    "checkpointed": lambda data: f"{value(data.get('size'))} bytes, version {value(data.get('version'))}",
     "turn_ended": _turn_ended,
     "asked": asked,
     "answered": _answered,

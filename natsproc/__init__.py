@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from .protocol.messages import Event, Message, Notice, Receipt
     from .sent import Sent, Taken
     from .tail import Tail
-    from .turns import Partial, Turn
+    from .turns import BlockingTurn, Partial, Turn
 
 _WHERE = {
     "client": ("Mesh", "ProcessInfo", "connect"),
@@ -69,15 +69,17 @@ _WHERE = {
     "protocol.messages": ("Event", "Message", "Notice", "Receipt"),
     "sent": ("Sent", "Taken"),
     "tail": ("Tail",),
-    "turns": ("Partial", "Turn"),
+    "turns": ("BlockingTurn", "Partial", "Turn"),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "BlockingProcess", "Cancelled", "Closed", "Error", "Event", "Exit",
-    "HardInterrupt", "Interrupted", "Mesh", "MeshMismatch", "Message", "NoMesh", "NoServer", "NoSuchProcess",
-    "NotAllowed", "Notice", "OwnershipLost", "Partial", "Process", "ProcessFailed", "ProcessHandle", "ProcessInfo", "Receipt",
-    "Refused", "Sent", "ServerUnfit", "StateUnfit", "Tail", "Taken", "TimedOut", "TooLarge", "Turn", "Unreachable", "connect", "current", "process", "run",
+    "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "BlockingProcess", "BlockingTurn", "Cancelled",
+    "Closed", "Error", "Event", "Exit", "HardInterrupt", "Interrupted", "Mesh", "MeshMismatch", "Message",
+    "NoMesh", "NoServer", "NoSuchProcess", "NotAllowed", "Notice", "OwnershipLost", "Partial", "Process",
+    "ProcessFailed", "ProcessHandle", "ProcessInfo", "Receipt", "Refused", "Sent", "ServerUnfit",
+    "StateUnfit", "Tail", "Taken", "TimedOut", "TooLarge", "Turn", "Unreachable", "connect", "current",
+    "process", "run",
 ]  # fmt: skip
 
 

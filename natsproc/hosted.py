@@ -199,11 +199,17 @@ class Hosted:
         version = owned.claim.checkpoint.version
         return await asyncio.to_thread(self.spec.shape.read, state, version, owned.address)
 
-    async def checkpoint(self, state: bytes, offset: int, carried: Carried) -> None:
-        """Save a state, and what had been read by the event of that offset. Raises: as `Checkpoints.save`."""
-        saving = self._checkpoints.save(state, self.spec.shape.version, offset, carried)
+    async def checkpoint(self, state: bytes, offset: int, carried: Carried) -> int:
+        """Save a state, and what had been read by the event of that offset; returns that of the event that says so.
+
+        Raises: as `Checkpoints.save`, and `EventLog.append`.
+        """
+        version = self.spec.shape.version
+        saving = self._checkpoints.save(state, version, offset, carried)
         await asyncio.shield(self._spawn(self._fenced(saving)))  # an interrupt leaves it whole
         self._spawn(self._checkpoints.tidy())
+        what = {"offset": offset, "size": len(state), "version": version}
+        return self.log.append_lifecycle("checkpointed", what)
 
     async def _fenced(self, work: Awaitable[None]) -> None:
         """Stop what runs here if the work finds out that the id was lost."""

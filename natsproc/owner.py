@@ -87,15 +87,13 @@ class Core:
         """What the last `checkpoint` of the run has saved, by whichever owner; None if none has."""
         return self._hosted.state
 
-    def _checkpoint(self, state: Any) -> tuple[int, Coroutine[Any, Any, None]]:
-        """Write the event; what is returned beside its offset saves the state."""
+    def _checkpoint(self, state: Any) -> Coroutine[Any, Any, int]:
+        """What saves the state as of now."""
         self._refuse_child()
         payload = self._hosted.spec.shape.write(state)
         with hard.shield:
-            offset, carried = self._log.checkpointed(
-                {"size": len(payload), "version": self._hosted.spec.shape.version}
-            )
-        return offset, self._hosted.checkpoint(payload, offset, carried)
+            offset, carried = self._log.snapshot()
+        return self._hosted.checkpoint(payload, offset, carried)
 
     def _append(self, type: str | BaseModel, data: Json, cause: str | None) -> int:
         if self._io.forked:
@@ -260,8 +258,7 @@ class Process(Core, Speaking):
         Raises: BadPayload; OwnershipLost, and nothing was saved; AlreadyEnded; NotAllowed.
         """
         await self._interruptions.gate()
-        offset, saving = self._checkpoint(state)
-        await self._io.call(saving)
+        offset = await self._io.call(self._checkpoint(state))
         self._hosted.state = state
         return offset
 
@@ -359,8 +356,7 @@ class BlockingProcess(Core, BlockingSpeaking):
     def checkpoint(self, state: Any) -> int:
         """See `Process.checkpoint`."""
         self._interruptions.check()
-        offset, saving = self._checkpoint(state)
-        self._io.wait(saving)
+        offset = self._io.wait(self._checkpoint(state))
         self._hosted.state = state
         return offset
 

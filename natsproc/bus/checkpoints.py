@@ -75,6 +75,7 @@ class Checkpoints:
         self._history = History(connection, names.event_stream)
         self._lock = asyncio.Lock()
         self._placed = log.offset  # offset of the last place that was tried, or of the cut
+        self._objects_named = 0
         self._litter: list[str] = []  # objects that no record will ever name
 
     @property
@@ -85,7 +86,7 @@ class Checkpoints:
     async def save(self, state: bytes, version: int, offset: int, carried: Carried) -> None:
         """Commit a state, together with what had been read by then: all of it, or nothing.
 
-        `offset` is that of the event `checkpointed`. It waits for as long as the server is away.
+        `offset` is that of the last event before it. It waits for as long as the server is away.
         Raises: OwnershipLost; why an event before it was refused; NotAllowed, Closed.
         """
         async with self._lock:
@@ -93,6 +94,7 @@ class Checkpoints:
             if last and last.offset > offset:
                 return  # a later one was faster
             attempts: list[str] = []
+            carried.asks.settle(offset)
             _, place = await asyncio.gather(
                 insist(lambda: self._write(state, offset, attempts)), self._place(offset)
             )
@@ -104,7 +106,8 @@ class Checkpoints:
 
     async def _write(self, state: bytes, offset: int, attempts: list[str]) -> None:
         """Write the state as an object that nobody can have written before, not even in part."""
-        attempts.append(f"{self._key}.{self._won.epoch}-{offset}-{len(attempts)}")
+        self._objects_named += 1
+        attempts.append(f"{self._key}.{self._won.epoch}-{offset}-{self._objects_named}")
         await self._objects.write(attempts[-1], state)
 
     async def _commit(

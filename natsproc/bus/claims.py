@@ -177,7 +177,7 @@ class _Reading:
         if verdict is not Verdict.COUNTS:
             return
         self.last = entry
-        self.carried.feed(entry.type, entry.data)
+        self.carried.feed(entry.type, entry.data, entry.offset)
 
     @property
     def uncertain(self) -> bool:

@@ -128,12 +128,6 @@ class EventLog:
         with self._lock:
             return self.offset, self._carried.copy()
 
-    def checkpointed(self, data: Json) -> tuple[int, Carried]:
-        """Write that a checkpoint is made here; returns as `snapshot`. Raises: as `append`."""
-        with self._lock:
-            self._append("checkpointed", data, None)
-            return self.snapshot()
-
     def _append(
         self,
         type: str,
@@ -163,7 +157,7 @@ class EventLog:
             if terminal:
                 self._terminal = offset
             if type in CARRIED:
-                self._carried.feed(type, data)
+                self._carried.feed(type, data, offset)
             return offset
 
     def _check_size(self, variable: int) -> None:

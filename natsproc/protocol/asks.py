@@ -31,6 +31,7 @@ class Ask:
     sender: str = ""  #: who answered; empty: nobody, the code asks no longer
     why: str = ""  #: why nobody did
     unheard: bool = False  #: no code waited when the answer came
+    at: int = 0  #: offset of the answer
 
     @property
     def open(self) -> bool:
@@ -65,18 +66,22 @@ class Asks:
             with suppress(TypeError):  # of a newer version
                 self.by_id[one["ask"]] = Ask(**one)
 
-    def feed(self, type: str, data: Json) -> None:
+    def feed(self, type: str, data: Json, offset: int) -> None:
         """Take an event that counts into account."""
         if type == "exited":
             if not (isinstance(data, dict) and data.get("again")):
                 self.by_id.clear()
         elif type == "checkpointed":
-            self.by_id = {id: ask for id, ask in self.by_id.items() if ask.open}
+            self.settle(data.get("offset", 0) if isinstance(data, dict) else 0)
         elif isinstance(data, dict) and isinstance(id := data.get("ask"), str):
             if type == "asked":
                 self._asked(id, data)
             elif type == "answered" and (ask := self.by_id.get(id)) is not None and ask.open:
-                self._answered(ask, data)
+                self._answered(ask, data, offset)
+
+    def settle(self, offset: int) -> None:
+        """What was answered by that offset is in a state that was saved: code that begins with it asks anew."""
+        self.by_id = {id: ask for id, ask in self.by_id.items() if ask.open or ask.at > offset}
 
     def _asked(self, id: str, data: dict[str, Any]) -> None:
         after = str(data.get("after", ""))
@@ -86,11 +91,11 @@ class Asks:
             self.by_id[id] = Ask(id, str(data.get("question", "")), list(data.get("choices") or ()), after)
         self._forget()
 
-    def _answered(self, ask: Ask, data: dict[str, Any]) -> None:
+    def _answered(self, ask: Ask, data: dict[str, Any], offset: int) -> None:
         if not data.get("sender"):
             del self.by_id[ask.ask]
             return
-        ask.answered, ask.value = True, data.get("value")
+        ask.answered, ask.value, ask.at = True, data.get("value"), offset
         ask.sender, ask.unheard = str(data["sender"]), bool(data.get("unheard"))
         self._forget()
 

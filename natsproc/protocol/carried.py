@@ -39,7 +39,7 @@ class Carried:
             self.commands[str(sender), str(command)] = None
         self.asks = Asks((record or {}).get("asks") or ())  #: what was asked, and its answers
 
-    def feed(self, type: str, data: Json) -> None:
+    def feed(self, type: str, data: Json, offset: int) -> None:
         """Take an event that counts into account."""
         if type == "received":
             with suppress(KeyError, TypeError, ValueError):
@@ -50,7 +50,7 @@ class Carried:
                 self.commands[str(data["sender"]), str(data["command"])] = None
             if len(self.commands) > COMMANDS:
                 del self.commands[next(iter(self.commands))]
-        self.asks.feed(type, data)
+        self.asks.feed(type, data, offset)
 
     def to_json(self) -> dict[str, Any]:
         """The fields of the claim record."""

@@ -47,7 +47,7 @@ class Checkpoint:
     """A saved state, and what its process had read and written by then."""
 
     run: int
-    offset: int  #: of the event `checkpointed`
+    offset: int  #: of the last event before it
     object: str  #: the name of the state in the bucket of states
     size: int  #: of the state, in bytes
     digest: str  #: SHA-256 of the state, in hexadecimal

@@ -250,14 +250,14 @@ async def test_only_the_claim_record_commits_a_checkpoint(connection):
     async with writing(connection) as writer:
         won, log = await own(connection, writer, address, node="first")
         former = checkpoints.Checkpoints(connection, NAMES, won, log)
-        await former.save(b"1", 1, *log.checkpointed({}))
+        await former.save(b"1", 1, *log.snapshot())
         newer, heir = await own(connection, writer, address, node="second")
         assert await checkpoints.load(connection, NAMES, newer) == b"1"
         for _ in range(2):
             with pytest.raises(natsproc.OwnershipLost, match="second"):
-                await former.save(b"2", 1, *log.checkpointed({}))
+                await former.save(b"2", 1, *log.snapshot())
         assert await record(connection, address) == newer.claim
-        await checkpoints.Checkpoints(connection, NAMES, newer, heir).save(b"3", 1, *heir.checkpointed({}))
+        await checkpoints.Checkpoints(connection, NAMES, newer, heir).save(b"3", 1, *heir.snapshot())
         await former.tidy()
         third, _ = await own(connection, writer, address, node="third")
         assert await checkpoints.load(connection, NAMES, third) == b"3"
@@ -289,7 +289,7 @@ async def test_the_blocking_twin_saves_as_well(crash, mesh):
     )
     seen = await events(mesh.process("blocking"))
     assert [e.type for e in seen] == ["started", "received", "checkpointed", "exited"]
-    assert seen[2].data == {"size": 7, "version": 1}
+    assert seen[2].data == {"offset": 2, "size": 7, "version": 1}
 
 
 async def _send_when_there(handle, data):

@@ -27,8 +27,8 @@ class Log:
 
     def folded(self) -> Asks:
         asks = Asks()
-        for type, data in self.events:
-            asks.feed(type, data)
+        for offset, (type, data) in enumerate(self.events, 1):
+            asks.feed(type, data, offset)
             asks = Asks(decode(encode(asks.to_json())))  # as if taken over here
         return asks
 
@@ -161,12 +161,22 @@ def test_a_checkpoint_forgets_what_was_answered_and_an_end_all():
     asking.begin("One?", None, None, None)
     answer(asking, "yes")
     asking.begin("Two?", None, None, None)
-    log.append_lifecycle("checkpointed", {})
+    log.append_lifecycle("checkpointed", {"offset": len(log.events)})
     assert [ask["question"] for ask in log.folded().to_json()] == ["Two?"]
     log.append_lifecycle("exited", {"status": "killed", "again": True})
     assert [ask["question"] for ask in log.folded().to_json()] == ["Two?"]
     log.append_lifecycle("exited", {"status": "failed"})
     assert log.folded().to_json() == []
+
+
+def test_an_answer_that_came_while_a_state_was_being_saved_is_not_in_it():
+    asking = owner(log := Log())
+    asking.begin("One?", None, None, "m1")
+    before = len(log.events)
+    answer(asking, "yes")
+    log.append_lifecycle("checkpointed", {"offset": before})
+    recovered = owner(log)
+    assert recovered.begin("One?", None, None, "m1").answer.result(0) == "yes"
 
 
 def test_what_is_carried_is_bounded_and_open_questions_go_last():
@@ -222,7 +232,7 @@ def test_whatever_happens_each_question_has_one_answer_and_the_code_has_that_one
         elif name == "recover":
             asking, waiting = owner(log), []
         elif name == "checkpoint":
-            log.append_lifecycle("checkpointed", {})
+            log.append_lifecycle("checkpointed", {"offset": len(log.events)})
     given: dict[str, object] = {}
     for type, data in log.events:
         if type == "answered" and "sender" in data:

@@ -14,23 +14,23 @@ def test_the_last_position_of_each_sender_is_carried():
         None,
         5,
     ):
-        carried.feed("received", data)
-    carried.feed("log", {"sender": "alice", "position": 99})
+        carried.feed("received", data, 1)
+    carried.feed("log", {"sender": "alice", "position": 99}, 1)
     assert carried.to_json() == {"received": {"alice": 4, "bob": 7}, "asks": []}
 
 
 def test_a_copy_goes_its_own_way():
     carried = Carried({"received": {"alice": 4}})
     copy = carried.copy()
-    carried.feed("received", {"sender": "alice", "position": 5})
+    carried.feed("received", {"sender": "alice", "position": 5}, 1)
     assert (copy.received, Carried(carried.to_json()).received) == ({"alice": 4}, {"alice": 5})
 
 
 def test_commands_that_were_recorded_are_carried_and_only_the_last_of_them():
     carried = Carried({"commands": [["alice", "c0"]]})
     for number in range(1, COMMANDS + 1):
-        carried.feed("refused" if number % 2 else "paused", {"sender": "alice", "command": f"c{number}"})
+        carried.feed("refused" if number % 2 else "paused", {"sender": "alice", "command": f"c{number}"}, 1)
     for data in (None, 5, {"sender": "alice"}):
-        carried.feed("killed", data)
-    carried.feed("log", {"sender": "alice", "command": "no"})
+        carried.feed("killed", data, 1)
+    carried.feed("log", {"sender": "alice", "command": "no"}, 1)
     assert list(Carried(carried.to_json()).commands) == [("alice", f"c{n}") for n in range(1, COMMANDS + 1)]

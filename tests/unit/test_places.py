@@ -40,7 +40,7 @@ class Owner:
     def append(self, number: int) -> None:
         for _ in range(number):
             self.last += 1
-            self.carried.feed("received", self.data(self.last))
+            self.carried.feed("received", self.data(self.last), self.last)
             self.snapshots[self.last] = self.carried.copy()
 
     @staticmethod

@@ -209,11 +209,10 @@ def _asks(asks: Sequence[Mapping[str, Any]]) -> str:
 def say_how_to_go_on(infos: Sequence[ProcessInfo]) -> None:
     """Say on stderr what to do about those that are unreachable, if any are."""
     names = [str(info.address) for info in infos if info.state == "unreachable"]
-    if names:
-        who = f"{names[0]} is" if len(names) == 1 else f"{len(names)} processes are"
-        exits.remark(
-            f"{who} unreachable, their node gone or cut off. {way_out(names[0] if len(names) == 1 else 'ID')}"
-        )
+    if len(names) == 1:
+        exits.remark(f"{names[0]} is unreachable, its node gone or cut off. {way_out(names[0])}")
+    elif names:
+        exits.remark(f"{len(names)} processes are unreachable, their nodes gone or cut off. {way_out('ID')}")
 
 
 def _age(since: str, now: datetime) -> str:

@@ -180,6 +180,6 @@ def notice(item: Notice) -> str:
 def way_out(name: str) -> str:
     """Say how to go on with an unreachable process."""
     return (
-        f"`natsproc kill {name}` ends its run; who starts it again under this id takes it over "
-        f"(`natsproc run --id {name} -- COMMAND`)"
+        f"`natsproc kill {name}` ends its run, `natsproc run --id {name} -- COMMAND` begins the next one; "
+        "a Python program that is started again goes on with it"
     )

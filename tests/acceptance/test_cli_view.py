@@ -280,7 +280,7 @@ def test_an_interrupted_viewer_leaves_the_process_alone_and_says_how_not_to(
         wait_for(lambda: "got x" in cli.ok("logs", id), what="the process goes on")
 
 
-@pytest.mark.parametrize("arguments", [["tail", "numbers"], ["ps", "-a"], ["tail", "idle"]])
+@pytest.mark.parametrize("arguments", [["tail", "numbers"], ["ps", "-a", "-o", "id"], ["tail", "idle"]])
 def test_a_closed_pipe_ends_quietly(cli: Cli, idle: str, arguments: list[str]) -> None:
     with cli.started(*arguments) as process:
         assert process.stdout is not None

@@ -15,11 +15,13 @@ from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History, StoredEntry
 from natsproc.bus.kv import Bucket
 from natsproc.bus.log import EventLog
+from natsproc.bus.registry import LeaseKeeper
 from natsproc.bus.writer import Writer
+from natsproc.client import Mesh
 from natsproc.protocol.messages import Entry
 from natsproc.protocol.names import Address, Names, key_of
 from natsproc.protocol.ownership import Fold, Verdict
-from natsproc.protocol.records import Claim, Cut
+from natsproc.protocol.records import Claim, Cut, Lease
 
 NAMES = Names()
 SERVERS = list(VERSIONS) if os.environ.get("NATSPROC_TEST_SERVERS") == "all" else [OLDEST, None]
@@ -99,3 +101,14 @@ async def until(condition, timeout: float = 20.0, what: str = "condition") -> No
     async with asyncio.timeout(timeout):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def leased(mesh: Mesh, node: str) -> AsyncIterator[None]:
+    """Hold the lease of a node that is silent itself, and say goodbye for it at the end."""
+    keeper = LeaseKeeper(mesh.connection, mesh.names, Lease(node, "host", 1, "0", ""))
+    await mesh.io.call(keeper.start())
+    try:
+        yield
+    finally:
+        await mesh.io.call(keeper.stop())

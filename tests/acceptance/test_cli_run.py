@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,11 +15,9 @@ from pathlib import Path
 import pytest
 from cli_harness import NATSPROC, Cli, cli_with_server
 from harness import running, wait_for
+from writing import leased
 
 import natsproc
-from natsproc.bus.kv import Bucket
-from natsproc.protocol.messages import encode
-from natsproc.protocol.records import Lease
 
 ECHO = 'echo ready; while read line; do echo "got $line"; done; echo over'
 
@@ -358,24 +357,19 @@ def test_a_command_is_held_for_an_id_that_does_not_run_yet(cli: Cli) -> None:
     assert cli("run", "--id", "later", "--restart", "--", "true").returncode == 0
 
 
-async def leases(url: str, node: str, *, held: bool) -> None:
-    """Have a node hold a lease for a minute, or say goodbye."""
-    async with natsproc.connect(url) as mesh:
-        bucket = Bucket(mesh.connection, mesh.names.leases)
-        lease = encode(Lease(node, "host", 1, "0", "").to_json())
-        await mesh.io.call(bucket.put(node, lease, ttl=60) if held else bucket.purge(node))
+async def refused(cli: Cli, node: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line while a node that was killed holds its lease, as it does for four seconds."""
+    async with natsproc.connect(cli.env["NATS_URL"]) as mesh, leased(mesh, node):
+        return await asyncio.to_thread(cli, *arguments)
 
 
 def test_the_run_of_an_owner_that_was_killed_is_ended_by_the_next_of_that_id(cli: Cli) -> None:
     with cli.started("run", "--id", "crashed", "--", "sleep", "600"):
         wait_for(lambda: "crashed" in cli.ok("ps", "-o", "id").split(), 30, "crashed has started")
     (before,) = [row for row in cli.json("ps") if row["id"] == "crashed"]
-    url, node = cli.env["NATS_URL"], before["node"]
-    asyncio.run(leases(url, node, held=True))
-    refused = cli("run", "--id", "crashed", "--", "true")
-    assert refused.returncode == 125
-    assert f"crashed is running on node {node} (epoch {before['epoch']})" in refused.stderr
-    asyncio.run(leases(url, node, held=False))
+    silent = asyncio.run(refused(cli, before["node"], "run", "--id", "crashed", "--", "true"))
+    assert silent.returncode == 125
+    assert f"crashed is running on node {before['node']} (epoch {before['epoch']})" in silent.stderr
     assert cli.ok("run", "--id", "crashed", "--", "echo", "here I am") == "here I am\n"
     assert [e["type"] for e in cli.json("logs", "crashed", "--run", "all") if "offset" in e] == [
         "started", "killed", "exited", "restarted", "output", "exited",

@@ -9,16 +9,15 @@ import sys
 import pytest
 from test_sdk_faults import appears, make_mesh, start_owner, stop
 from test_sdk_outages import log
+from writing import leased
 from writing import own as bus_own
 
 import natsproc
 from natsproc.bus.clock import now
-from natsproc.bus.kv import Bucket
 from natsproc.bus.registry import Registry
 from natsproc.bus.writer import Writer
-from natsproc.protocol.messages import encode
 from natsproc.protocol.names import Address
-from natsproc.protocol.records import Lease, Record
+from natsproc.protocol.records import Record
 
 SLEEPER = """
 import asyncio, sys, natsproc
@@ -75,11 +74,9 @@ async def test_one_that_lives_is_never_ended_from_outside(server):
             handle = await appears(mesh, "alive")
             epoch = (await handle.ping()).epoch
             child.send_signal(signal.SIGSTOP)
-            node = (await handle.record()).node
-            lease = encode(Lease(node, "host", 1, "0", "").to_json())
-            await mesh.io.call(Bucket(mesh.connection, mesh.names.leases).put(node, lease, ttl=60))
-            with pytest.raises(natsproc.Unreachable, match="left alone"):
-                await handle.kill(timeout=0.3)
+            async with leased(mesh, (await handle.record()).node):
+                with pytest.raises(natsproc.Unreachable, match="left alone"):
+                    await handle.kill(timeout=0.3)
             child.send_signal(signal.SIGCONT)
             # what was asked meanwhile reaches it now, as the last word of its owner
             assert (await handle.wait(timeout=20)).status == "killed"

@@ -12,12 +12,10 @@ import pytest
 from homes import NATSPROC
 from test_sdk_faults import appears, make_mesh, stop
 from test_sdk_outages import log, own_soon
+from writing import leased
 
 import natsproc
-from natsproc.bus.kv import Bucket
-from natsproc.protocol.messages import encode
 from natsproc.protocol.names import key_of
-from natsproc.protocol.records import Lease
 
 CODE = """
 import asyncio, sys, time, natsproc
@@ -92,14 +90,11 @@ async def test_a_zombie_is_stopped_and_told_and_never_counts(server, tmp_path: P
         for zombie in zombies.values():
             zombie.send_signal(signal.SIGSTOP)
         (asleep,) = [info.record.node for info in await mesh.list() if info.address.id == "asleep"]
-        leases = Bucket(mesh.connection, mesh.names.leases)
-        lease = encode(Lease(asleep, "host", 1, "0", "").to_json())
-        await mesh.io.call(leases.put(asleep, lease, ttl=60))
-        with pytest.raises(natsproc.AlreadyRunning) as refused:  # silent with a live lease
-            await mesh.own("asleep").__aenter__()
+        async with leased(mesh, asleep):
+            with pytest.raises(natsproc.AlreadyRunning) as refused:  # silent with a live lease
+                await mesh.own("asleep").__aenter__()
         assert refused.value.epoch == epochs["asleep"]
         assert f"node {refused.value.node} (epoch {refused.value.epoch})" in str(refused.value)
-        await mesh.io.call(leases.purge(asleep))
         over = asyncio.Event()
 
         async def inherit(name):

@@ -28,8 +28,8 @@ def attach(
     """Watch a process and type to it, until it ends; exits with its own exit code.
 
     Lines that you type go to its inbox, or its stdin. Of a command with a terminal (--pty) the screen is
-    redrawn and every key goes to it, Ctrl-C included, but for the keys that detach. Every failure of
-    natsproc exits with 125.
+    redrawn and every key goes to it, Ctrl-C included, but for the keys that detach. Leaving it,
+    by them or by Ctrl-C, exits with 0; every failure of natsproc with 125.
     """
     from natsproc_cli.keys import parse_keys
 

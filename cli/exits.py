@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import typer
 
-from natsproc_cli.terminal import plain
+from natsproc_cli.terminal import harmless_json, plain
 
 FAILURE: Final = 1
 USAGE: Final = 2
@@ -92,9 +92,15 @@ def _errors() -> Any:
 
 def print_json(record: dict[str, Any]) -> None:
     """Print one JSON object on a line of stdout."""
+    print(json_line(record), flush=True)
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """One JSON object as stdout may have it."""
     from natsproc.protocol.messages import encode
 
-    print(encode(record).decode(), flush=True)
+    line = encode(record).decode()
+    return harmless_json(line) if sys.stdout.isatty() else line
 
 
 @contextlib.contextmanager

@@ -74,9 +74,7 @@ class Listing:
         if output == "id":
             return "".join(f"{self._name(info)}\n" for info in infos)
         if output == "json":
-            from natsproc.protocol.messages import encode
-
-            return "".join(encode(info.to_json()).decode() + "\n" for info in infos)
+            return "".join(exits.json_line(info.to_json()) + "\n" for info in infos)
         return "".join(f"{line}\n" for line in self._table(infos))
 
     async def keep_table(self) -> None:

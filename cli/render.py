@@ -11,13 +11,24 @@ from typing import Any, BinaryIO, Protocol
 from natsproc.protocol.messages import LIFECYCLE, Event, Notice, encode
 from natsproc_cli.describe import describe, how_to_answer, notice
 from natsproc_cli.questions import Questions
-from natsproc_cli.terminal import CYAN, DIM, GREEN, NAMES, RED, YELLOW, Harmless, one_line, paint, plain
+from natsproc_cli.terminal import (
+    CYAN,
+    DIM,
+    GREEN,
+    NAMES,
+    RED,
+    YELLOW,
+    Harmless,
+    harmless_json,
+    one_line,
+    paint,
+    plain,
+)
 
 LABEL_WIDTH = 11
 BLOCK = 64 * 1024
 
 _LEVELS = {"debug": DIM, "warning": YELLOW, "warn": YELLOW, "error": RED, "critical": RED}
-_C1 = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 class View(Protocol):
@@ -69,8 +80,7 @@ class JsonView(_Buffered):
         if self._names:
             record = {"process": str(item.address), **record}
         line = encode(record) + b"\n"
-        # JSON leaves the control characters above ASCII as they are, and some terminals obey them
-        self._put(line.decode().translate(_C1).encode() if self._terminal else line)
+        self._put(harmless_json(line.decode()).encode() if self._terminal else line)
 
     def close(self) -> None:
         self.flush()

@@ -23,6 +23,7 @@ _SEQUENCE: Final = re.compile(
     r"|[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]"
 )
 _HARMLESS: Final = re.compile(r"\x1b\[[0-9;:]*m|\x1b\[[0-2]?K")
+_C1: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 _UNFINISHED: Final = re.compile(r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8})?\Z")
 
 
@@ -49,6 +50,11 @@ def plain(text: str) -> str:
 def one_line(text: str) -> str:
     """The same for text that has to stay on its line."""
     return plain(text.replace("\n", "⏎"))
+
+
+def harmless_json(line: str) -> str:
+    """Escape the control characters above ASCII, which JSON leaves as they are and some terminals obey."""
+    return line.translate(_C1)
 
 
 class Harmless:

@@ -136,7 +136,7 @@ async def run_command(
 
     def ctrl_z() -> None:
         verb = "resume" if runner.paused else "pause"
-        if verb == "pause" and pausing:
+        if verb == "pause" and pausing and not hosted.log.ended:
             pausing()
         command(verb, "Ctrl-Z")
 

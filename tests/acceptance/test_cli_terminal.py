@@ -71,6 +71,13 @@ def test_nor_to_the_terminal_of_who_attaches_line_by_line(cli: Cli, busy: str, k
         assert "\x1b[6n" not in attached.before
 
 
+def test_nor_by_what_it_is_called(cli: Cli) -> None:
+    cli.ok("run", "--id", "called", "--", "true", "\x9b6n")
+    for arguments in (["ps", "-a"], ["inspect", "called"]):
+        with cli.terminal(*arguments, "-o", "json") as shown:
+            shown.expect_exact("\\u009b6n")
+
+
 def test_no_color_is_honoured(cli: Cli, busy: str) -> None:
     with cli.terminal("tail", busy, "--type", "log", "--type", "progress", NO_COLOR="1") as tail:
         tail.expect("3/3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, BinaryIO, Protocol
@@ -28,6 +29,7 @@ from natsproc_cli.terminal import (
 LABEL_WIDTH = 11
 BLOCK = 64 * 1024
 
+_ERASURE = re.compile(r"\x1b\[[02]?K")
 _LEVELS = {"debug": DIM, "warning": YELLOW, "warn": YELLOW, "error": RED, "critical": RED}
 
 
@@ -282,4 +284,9 @@ def output_bytes(data: Any) -> bytes:
 
 def _last_drawn(line: str) -> str:
     """What a line shows after its carriage returns, without anything that could paint elsewhere."""
-    return plain(line.rstrip("\r").rpartition("\r")[2])
+    shown = ""
+    for drawing in reversed(line.split("\r")):  # what is under a shorter one shows beside it
+        shown += plain(drawing)[len(shown) :]
+        if _ERASURE.search(drawing):
+            break
+    return shown

@@ -201,10 +201,10 @@ def test_lines_of_several_processes_are_shown_whole() -> None:
         .output("he")
         .output("x\n", OTHER)
         .output("llo\nrest")
-        .output("drawn 1%\rdrawn 2%", OTHER)
+        .output("drawn 1%\rdrawn 2%\nabcdef\rXY\nabcdef\rXY\x1b[K\r\none\r\x1b[0m\n", OTHER)
     )
     shown = [line.split("│ ")[1] for line in screen.lines]
-    assert shown == ["x", "hello", "rest", "drawn 2%"]
+    assert shown == ["x", "hello", "drawn 2%", "XYcdef", "XY", "one", "rest"]
 
 
 @given(st.lists(hostile, max_size=6))

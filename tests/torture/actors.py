@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import faulthandler
 import json
 import os
 import random
@@ -331,6 +332,7 @@ def live(role: str, config: dict[str, Any], log: str, netns: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(file, stream)
+    faulthandler.register(signal.SIGQUIT, open(log, "ab"))  # noqa: SIM115
     if netns:
         space = os.open(f"/run/netns/{netns}", os.O_RDONLY)
         if ctypes.CDLL(None, use_errno=True).setns(space, _CLONE_NEWNET):

@@ -50,7 +50,7 @@ class KillOwner(Fault):
 class FreezeOwner(Fault):
     """SIGSTOP of a node past its lease, until all that it owned is taken over, then SIGCONT: a zombie."""
 
-    kind, track = "freeze owner (zombie)", "zombie"
+    kind, track, pause = "freeze owner (zombie)", "zombie", 0.5
     places = ("plain", "cluster")
 
     async def inject(self, world: World, dice: Random) -> bool:
@@ -251,7 +251,7 @@ async def _cluster(world: World) -> dict[str, Any]:
 class Partition(Fault):
     """Nothing passes between a node and the server until all that it owned is taken over; then it is back."""
 
-    kind, track, places = "partition", "zombie", ("network",)
+    kind, track, pause, places = "partition", "zombie", 0.3, ("network",)
 
     async def inject(self, world: World, dice: Random) -> bool:
         if not (owning := [node for node in world.owning() if node.netns]):

@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import psutil
@@ -233,37 +233,43 @@ class World:
 
     async def finish(self) -> list[History]:
         """Bring everything to its end, and return what there is to judge."""
-        await self._phase("drain", lambda: not any(sender.alive for sender in self.senders), "senders", 120)
+        await self._phase("drain", lambda: self._alive(self.senders), "senders to end", 120)
         inbox = await self._inbox()
         ids = {json.loads(entry.payload)["id"] for entries in inbox.values() for entry in entries}
-        await self._phase("drain", lambda: ids <= self._consumed(), "messages to be consumed", 150)
-        await self._phase("end", lambda: not any(node.alive for node in self.nodes), "nodes to end", 90)
+        await self._phase("drain", lambda: ids - self._consumed(), "messages to be consumed", 150)
+        await self._phase("end", lambda: self._alive(self.nodes), "nodes to end", 90)
         logs = {address: await self._stored(NAMES.events(_at(address))) for address in self.addresses}
         counts = {address: len(what_counts(log)[0]) for address, log in logs.items()}
-        await self._phase("end", lambda: self._have_shown(counts), "viewers", 90)
+        await self._phase("end", lambda: self._not_shown(counts), "viewers", 90)
         return [await self._history(address, logs[address], inbox[address]) for address in self.addresses]
 
-    async def _phase(self, flag: str, condition: Callable[[], bool], what: str, seconds: float) -> None:
+    async def _phase(
+        self, flag: str, missing: Callable[[], Collection[str]], what: str, seconds: float
+    ) -> None:
         self.flag.write_text(flag)
         for program in self.programs:
             if program.frozen:
                 program.thaw()
             if program.role == "viewer" or (program.role == "owner" and flag == "drain"):
                 program.start()
-        if not await self.until(condition, seconds):
-            self.trouble.append(f"waited {seconds:g} s in vain for {what}")
+        if not await self.until(lambda: not missing(), seconds):
+            self.trouble.append(f"waited {seconds:g} s in vain for {what}: {missing()}")
+            for program in self.programs:
+                program.signal(signal.SIGQUIT)  # says in its log where it is
 
     def _consumed(self) -> set[str]:
         return {line[9] for line in self.viewers[0].refresh() if line[0] == "shown" and line[7] == "received"}
 
-    def _have_shown(self, counts: dict[str, int]) -> bool:
+    def _not_shown(self, counts: dict[str, int]) -> list[str]:
+        missing = []
         for viewer in self.viewers:
-            shown: dict[str, int] = defaultdict(int)
-            for line in viewer.refresh():
-                shown[line[1]] += line[0] == "shown"
-            if any(shown[address] < count for address, count in counts.items()):
-                return False
-        return True
+            shown = Counter(line[1] for line in viewer.refresh() if line[0] == "shown")
+            missing += [f"{viewer.life}: {at}" for at, count in counts.items() if shown[at] < count]
+        return missing
+
+    @staticmethod
+    def _alive(programs: list[Program]) -> list[str]:
+        return [program.life for program in programs if program.alive]
 
     async def _stored(self, subject: str, sender: str = "") -> list[Stored]:
         """Every entry of a subject; the stream's leader confirms that there are no more."""

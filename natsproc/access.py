@@ -93,12 +93,17 @@ class Authority:
         """Write it, for its owner's eyes only."""
         write_private(path, json.dumps(asdict(self), indent=2))
 
-    def credential(self, sender: str, grants: Grants = FULL, *, expires: float | None = None) -> str:
-        """Make the text of a .creds file for `sender`; `expires` is in seconds since 1970, UTC."""
+    def credential(
+        self, sender: str, grants: Grants = FULL, *, expires: float | None = None, system: bool = False
+    ) -> str:
+        """Make the text of a .creds file for `sender`; `expires` is in seconds since 1970, UTC.
+
+        With `system` it is one of the system account, which asks the server about itself.
+        """
         import nkeys
 
         user = _new_key(nkeys.PREFIX_BYTE_USER)
-        account = nkeys.from_seed(self.account_seed.encode())
+        account = nkeys.from_seed((self.system_seed if system else self.account_seed).encode())
         claims = {"type": "user", "subs": -1, "data": -1, "payload": -1, **permissions(sender, grants)}
         token = _sign(account, user, sender, claims, expires)
         return (

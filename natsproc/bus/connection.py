@@ -39,6 +39,10 @@ Headers = dict[str, str]
 Handler = Callable[[Msg], Awaitable[None]]
 
 
+NO_SPACE = (10002, 10023, 10047, 10077)
+FULL = "is its disk full, or a limit on storage reached? Make room there, then restart it (`natsproc down`, `natsproc up`)"
+
+
 class ApiError(Error):
     """JetStream's API answered with an error. `code` is like HTTP's, `err_code` is the server's own."""
 
@@ -46,7 +50,8 @@ class ApiError(Error):
         self.code = int(error.get("code", 0))
         self.err_code = int(error.get("err_code", 0))
         self.description = str(error.get("description", ""))
-        super().__init__(f"JetStream refused {subject}: {self.description} ({self.err_code or self.code})")
+        text = f"JetStream refused {subject}: {self.description} ({self.err_code or self.code})"
+        super().__init__(f"{text}; {FULL}" if self.err_code in NO_SPACE else text)
 
 
 class NoResponders(Error):
@@ -419,6 +424,14 @@ class Connection:
         if flush.cancelled() or flush.exception():
             raise Closed("the connection is closed")
         return asyncio.get_running_loop().time() - started
+
+    async def why_silent(self) -> str:
+        """For people: why nothing is stored. Only while the server answers pings is silence the disk's."""
+        try:
+            await self.ping(1.0)
+        except Error:
+            return f"the nats-server at {self.url} does not answer: it hangs, or the network does"
+        return f"the nats-server at {self.url} answers, but stores nothing: {FULL}"
 
     async def close(self) -> None:
         """Send what is pending, for a second at most, and close."""

@@ -89,7 +89,7 @@ async def send(
             ) from None
         raise TimedOut(
             f"the message to {address} was not acknowledged within {timeout:g} s; sending it again with id "
-            f"{message.id!r} stores it once"
+            f"{message.id!r} stores it once. So far {await connection.why_silent()}"
         ) from None
     # of an id that nobody else can have, it is our own repeat
     duplicate = id is not None and bool(answer.get("duplicate"))

@@ -8,7 +8,7 @@ from typing import Any
 from natsproc.protocol.names import Names
 
 DEDUPLICATION_SECONDS = 120
-CHOSEN = frozenset({"max_age", "max_bytes", "max_msgs_per_subject", "duplicate_window"})
+CHOSEN = frozenset({"max_age", "max_bytes", "max_msgs_per_subject"})
 """The settings of a log or inbox stream that are the operator's, and never altered unless asked."""
 
 _SECOND = 1_000_000_000
@@ -61,6 +61,22 @@ def in_words(config: dict[str, Any]) -> str:
         f"{each:,} of each process" if each else "",
     ]
     return f", kept {', '.join(filter(None, parts))}"
+
+
+def tight(config: dict[str, Any]) -> list[str]:
+    """Which limits of a log or inbox stream are so low that something may be gone before it is read."""
+    least = {
+        "max_msgs": 100_000,
+        "max_bytes": _LEAST_BYTES,
+        "max_age": 3600 * _SECOND,
+        "max_msgs_per_subject": 1000,
+    }
+    found = {name: config.get(name, 0) for name in least}
+    return [
+        f"{name} is {f'{value / _SECOND:g} s' if name == 'max_age' else f'{value:,}'}"
+        for name, value in found.items()
+        if 0 < value < least[name]
+    ]
 
 
 def with_less(config: dict[str, Any]) -> dict[str, Any] | None:

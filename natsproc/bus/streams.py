@@ -12,7 +12,7 @@ from natsproc.errors import MeshMismatch, NoMesh, NoServer, TimedOut
 from natsproc.protocol.names import Names
 
 from . import limits as limiting
-from .connection import ApiError, Connection
+from .connection import NO_SPACE, ApiError, Connection
 from .limits import DEDUPLICATION_SECONDS, Limits
 
 LEASE_SECONDS = 4
@@ -24,7 +24,7 @@ ELECTION_SECONDS = 15.0  #: for which a cluster may be without a leader
 _NOT_FOUND = 10059
 _UNAVAILABLE = 503
 _EXISTS = 10058
-_NO_SPACE = (10002, 10005, 10023, 10047)
+_NO_PLACE = 10005
 _SECOND = 1_000_000_000
 
 Durability = Literal["file", "memory"]
@@ -108,7 +108,7 @@ def _bucket(base: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 # What an operator may choose without breaking us; everything else has to be as configured.
-_FREE = {"storage", "num_replicas", "max_consumers", "duplicate_window"}
+_FREE = {"storage", "num_replicas", "max_consumers"}
 _FREE_IN_LOGS = _FREE | limiting.CHOSEN
 # What an older natsproc or server did not give our streams, and `setup` may add.
 _ADDED = {"allow_batched", "allow_msg_ttl", "subject_delete_marker_ttl"}
@@ -122,6 +122,11 @@ def differences(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, str]
         if key in free:
             continue
         actual = found.get(key)
+        if key == "duplicate_window":  # within it we promise that what is sent again is stored once
+            least = min(value, found.get("max_age") or value)
+            if (actual := actual or 0) < least:
+                wrong[key] = f"{key} is {actual / _SECOND:g} s, not at least {least / _SECOND:g} s"
+            continue
         if isinstance(value, dict):
             actual = {k: v for k, v in (actual or {}).items() if k in value}
         if (actual or None) != (value or None):
@@ -234,7 +239,9 @@ async def _create(
         except ApiError as error:
             if error.err_code == _EXISTS:  # somebody else was faster
                 return await connection.api(f"STREAM.INFO.{name}"), False
-            config = limiting.with_less(config) if smaller and error.err_code in _NO_SPACE else None
+            config = (
+                limiting.with_less(config) if smaller and error.err_code in (*NO_SPACE, _NO_PLACE) else None
+            )
             if config is None:
                 raise
     raise AssertionError

@@ -20,7 +20,6 @@ MAX_EVENTS = 20_000
 MAX_BYTES = 32 * 1024 * 1024
 FAST_INGEST = (2, 14)
 _MESSAGE_TOO_LARGE = 10054
-_NO_SPACE = (10002, 10023, 10047, 10077)
 _SHY = 10.0  # seconds without batches after one that stored nothing though its first entry alone was stored
 _BACKOFF = (0.05, 2.0)
 
@@ -269,19 +268,10 @@ class Writer:
         return None
 
     async def _say(self, reason: Error) -> None:
-        """Remember for people what is wrong. Only while the server answers pings is silence the disk's."""
+        """Remember for people what is wrong."""
         url, text = self.connection.url, f"{self.stream} takes no events now: {reason}"
         if isinstance(reason, TimedOut):
-            text = (
-                f"the nats-server at {url} answers, but {self.stream} stores nothing: is its disk full? "
-                "Make room there, then restart the nats-server"
-            )
-            try:
-                await self.connection.ping(1.0)
-            except Error:
-                text = f"the nats-server at {url} does not answer: it hangs, or the network does"
-        elif isinstance(reason, ApiError) and reason.err_code in _NO_SPACE:
-            text += ". Is its disk full, or a limit on storage reached? Make room there"
+            text = await self.connection.why_silent()
         elif isinstance(reason, NoResponders):
             text = f"the nats-server at {url} has no stream for events: run `natsproc setup`"
         self.trouble = f"{text}. {self._waiting} events wait, and none is lost while this program runs"

@@ -6,13 +6,14 @@ import asyncio
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from natsproc.bus.claims import insist
 from natsproc.bus.spool import DEFAULT_SIZE
+from natsproc.bus.writer import Writer
 from natsproc.closing import close
 from natsproc.errors import AlreadyEnded, Error, OwnershipLost, TimedOut
 from natsproc.hosted import Hosted
@@ -62,7 +63,8 @@ async def run_command(
     its output is dropped and counted.
 
     `started` is called, on the I/O thread, once the command runs; `waiting` if it has ended and the server does not
-    store that within two seconds; `troubled` with a sentence, if the spool cannot be used; `pausing` when Ctrl-Z
+    store that within two seconds; `troubled` with a sentence, if the spool cannot be used, and why nothing is stored while
+    its start or end waits for that; `pausing` when Ctrl-Z
     pauses it.
 
     A run of that id whose owner is gone is ended first, as killed: a command cannot be taken up where it stopped.
@@ -85,7 +87,9 @@ async def run_command(
 
     async def begin() -> tuple[Hosted, Runner]:
         node = await mesh.started_node()
-        hosted = await node.host(replace(spec, restart=restart or await _close_lost(node, spec.address)))
+        async with _saying_why(node.writer, troubled):
+            again = restart or await _close_lost(node, spec.address)
+            hosted = await node.host(replace(spec, restart=again))
         limit = min(LIMIT, mesh.connection.max_payload // 8)  # JSON may take six bytes for one
         runner = Runner(hosted, Process(mesh.io, hosted, Interruptions(None)), wrapped, limit)
         runner.started = started or runner.started
@@ -102,7 +106,8 @@ async def run_command(
             raise
         late = mesh.io.loop.call_later(PATIENCE_SECONDS, waiting or (lambda: None))
         try:
-            await hosted.end(runner.status, ended.code, signal=ended.signal, error=ended.error)
+            async with _saying_why(hosted.node.writer, troubled):
+                await hosted.end(runner.status, ended.code, signal=ended.signal, error=ended.error)
         finally:
             late.cancel()
         return ended
@@ -170,6 +175,24 @@ async def _close_lost(node: Node, address: Address) -> bool:
         )
         return True
     return False
+
+
+@asynccontextmanager
+async def _saying_why(writer: Writer, say: Callable[[str], object] | None) -> AsyncIterator[None]:
+    """Whoever waits in here is told, once, why nothing is stored."""
+
+    async def watch() -> None:
+        await asyncio.sleep(PATIENCE_SECONDS)
+        while not writer.trouble:
+            await asyncio.sleep(0.2)
+        if say:
+            say(writer.trouble)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 @contextmanager

@@ -6,13 +6,18 @@ import shutil
 import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from nats.aio.client import RawCredentials
+
+from natsproc.access import Authority
 from natsproc.bus import clock, limits, streams
 from natsproc.bus.connection import ApiError, Connection, Endpoint, NoResponders
-from natsproc.errors import Error, NotAllowed
+from natsproc.errors import Error, NotAllowed, TimedOut
+from natsproc.protocol.messages import decode_object
 from natsproc.protocol.names import Address, Names, new_token
 
 from .home import Home, State
@@ -20,6 +25,8 @@ from .home import Home, State
 PLENTY, LITTLE = 5 << 30, 200 << 20  # bytes free on the store's disk
 MOST_SUBJECTS = 1_000_000  # a stream keeps its subjects in the server's memory
 CLOCK_SECONDS = 2.0
+STORE_SECONDS = 3.0
+_JSZ = "$SYS.REQ.SERVER.PING.JSZ"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,10 @@ async def examine(endpoint: Endpoint, names: Names, home: Home) -> list[Finding]
     """
     connection = await Connection.open(endpoint)
     found = []
-    checks = {"server": _server, "streams": _streams, "storage": _storage, "rights": _rights, "clock": _clock}
+    checks = {
+        "server": _server, "streams": _streams, "storage": _storage, "storing": _storing, "rights": _rights,
+        "clock": _clock,
+    }  # fmt: skip
     try:
         for about, check in checks.items():
             try:
@@ -51,6 +61,8 @@ async def examine(endpoint: Endpoint, names: Names, home: Home) -> list[Finding]
         await connection.close()
     state = home.load() if home.running else None
     if state and state.url in endpoint.servers:
+        with suppress(Error):  # it is for people, and there is the storing
+            found.append(await _server_storage(endpoint, home))
         found += _embedded(home, state)
     return [*found, *_files(endpoint, home)]
 
@@ -75,6 +87,11 @@ async def _streams(connection: Connection, names: Names) -> AsyncIterator[Findin
             yield Finding("streams", f"{text}, over a million subjects", "warning", "`natsproc prune`")
         else:
             yield Finding("streams", text)
+        if "max_age" in config and (tight := limits.tight(info["config"])):
+            text = (
+                f"{config['name']}: {', '.join(tight)}: what is older goes unread, also of processes that run"
+            )
+            yield Finding("streams", text, "warning", "raise it, by `natsproc setup` or `nats stream edit`")
 
 
 async def _storage(connection: Connection, names: Names) -> AsyncIterator[Finding]:
@@ -82,12 +99,53 @@ async def _storage(connection: Connection, names: Names) -> AsyncIterator[Findin
     used, limit = account["storage"], account["limits"]["max_storage"]
     text = f"{used / 1e6:,.1f} MB of JetStream storage in use, "
     if limit < 0:
-        yield Finding("storage", f"{text}no limit")
+        yield Finding("storage", f"{text}no limit for this account")
     elif used < 0.9 * limit:
         yield Finding("storage", f"{text}of {limit / 1e6:,.1f} MB")
     else:
         text += f"of {limit / 1e6:,.1f} MB"
         yield Finding("storage", text, "problem", "raise the account's limit, or `natsproc prune`")
+
+
+async def _storing(connection: Connection, names: Names) -> AsyncIterator[Finding]:
+    """Store a message of nobody to nobody, and remove it, in both streams that grow."""
+    nowhere = Address("default", f"doctor-{new_token(8)}")
+    subjects = {
+        names.event_stream: names.events(nowhere),
+        names.inbox_stream: names.inbox(nowhere, connection.sender),
+    }
+    for stream, subject in subjects.items():
+        remove = f"STREAM.MSG.DELETE.{stream}"
+        try:
+            with suppress(ApiError):  # but NotAllowed: what could not be removed is not stored
+                await connection.api(remove, {"seq": 1 << 62})
+            stored = await connection.store(subject, b"{}", timeout=STORE_SECONDS)
+            await connection.api(remove, {"seq": stored["seq"], "no_erase": True})
+            yield Finding("storage", f"{stream} has stored a message, which was removed again")
+        except (NotAllowed, NoResponders):
+            pass  # `_rights` and `_streams` say so
+        except TimedOut:
+            yield Finding("storage", f"{stream}: {await connection.why_silent()}", "problem")
+        except ApiError as error:
+            yield Finding("storage", f"{stream}: {error}", "problem")
+
+
+async def _server_storage(endpoint: Endpoint, home: Home) -> Finding:
+    """What the embedded server may store in all, by its own account of it; asked for with the home's keys."""
+    authority = Authority.load(home.keys)
+    assert authority
+    may = {"pub": (_JSZ,), "sub": ("_INBOX.>", "_NODE.>")}
+    creds = RawCredentials(authority.credential("doctor", may, system=True))
+    connection = await Connection.open(replace(endpoint, creds=creds, sender="doctor"))  # type: ignore[arg-type]
+    try:
+        said = decode_object((await connection.request(_JSZ, b"{}")).data)["data"]
+    finally:
+        await connection.close()
+    used, limit = said["storage"], said["config"]["max_storage"]
+    text = f"{used / 1e6:,.1f} MB of {limit / 1e6:,.1f} MB in use that the server may store (75 % of what was free at its start)"
+    if used < 0.9 * limit:
+        return Finding("storage", text)
+    return Finding("storage", text, "problem", "`natsproc prune`, or make room and restart it")
 
 
 async def _rights(connection: Connection, names: Names) -> AsyncIterator[Finding]:

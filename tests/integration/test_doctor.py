@@ -43,6 +43,39 @@ async def test_the_doctor_sees_what_a_foreign_server_lacks(home, server: Server)
     await connection.close()
 
 
+async def test_the_doctor_warns_of_logs_that_are_gone_before_they_are_read(home, server: Server):
+    connection = await Connection.open(find(server.url))
+    await streams.setup(connection, Names())
+
+    async def change(name, **settings):
+        body = (await connection.api(f"STREAM.INFO.{name}"))["config"] | settings
+        await connection.api(f"STREAM.UPDATE.{name}", body)
+
+    await change("PROC_EVENTS", max_msgs=3, max_age=300 * 10**9)
+    await change("PROC_INBOX", max_msgs_per_subject=2)
+    found = await doctor.examine(find(server.url), Names(), home)
+    warned = [
+        finding.text.split(": what")[0] for finding in found if finding.about == "streams" and finding.advice
+    ]
+    assert warned == ["PROC_EVENTS: max_msgs is 3, max_age is 300 s", "PROC_INBOX: max_msgs_per_subject is 2"]
+    await change("PROC_INBOX", duplicate_window=60 * 10**9)
+    (wrong,) = [f for f in await doctor.examine(find(server.url), Names(), home) if f.level == "problem"]
+    assert "duplicate_window is 60 s, not at least 120 s" in wrong.text
+    await connection.close()
+
+
+async def test_the_doctor_sees_what_the_server_itself_may_store_and_tries_to_store(home):
+    embedded.start(home)
+    said = [
+        finding.text for finding in await doctor.examine(find(), Names(), home) if finding.about == "storage"
+    ]
+    assert [text for text in said if "75 % of what was free" in text]
+    assert [text.split()[0] for text in said if "has stored a message" in text] == [
+        "PROC_EVENTS",
+        "PROC_INBOX",
+    ]
+
+
 async def test_the_doctor_says_once_that_there_is_no_jetstream(home, tmp_path):
     with running(tmp_path / "plain", jetstream=False) as server:
         found = await doctor.examine(find(server.url), Names(), home)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client, Server
+from nats.aio.client import Client, RawCredentials, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -64,6 +64,7 @@ class Endpoint:
 
     servers: tuple[str, ...]
     creds: str | None = None  #: path of a .creds file
+    secret: str = field(default="", repr=False)  #: or the text of one
     sender: str = "anonymous"  #: the name in the credential, or a claimed one
     verified: bool = False  #: whether the server pins the sender by permission
     options: dict[str, Any] = field(default_factory=dict)  #: user, password, token, tls … for nats-py
@@ -144,7 +145,7 @@ class Connection:
         await self.nc.connect(
             servers=list(endpoint.servers),
             name=f"natsproc {endpoint.sender}",
-            user_credentials=endpoint.creds,
+            user_credentials=RawCredentials(endpoint.secret) if endpoint.secret else endpoint.creds,
             inbox_prefix=client_inbox(endpoint.sender).encode(),
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnect,

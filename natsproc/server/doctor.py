@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from nats.aio.client import RawCredentials
-
 from natsproc.access import Authority
 from natsproc.bus import clock, limits, streams
 from natsproc.bus.connection import ApiError, Connection, Endpoint, NoResponders
@@ -135,8 +133,8 @@ async def _server_storage(endpoint: Endpoint, home: Home) -> Finding:
     authority = Authority.load(home.keys)
     assert authority
     may = {"pub": (_JSZ,), "sub": ("_INBOX.>", "_NODE.>")}
-    creds = RawCredentials(authority.credential("doctor", may, system=True))
-    connection = await Connection.open(replace(endpoint, creds=creds, sender="doctor"))  # type: ignore[arg-type]
+    secret = authority.credential("doctor", may, system=True)
+    connection = await Connection.open(replace(endpoint, secret=secret, sender="doctor"))
     try:
         said = decode_object((await connection.request(_JSZ, b"{}")).data)["data"]
     finally:

@@ -97,6 +97,12 @@ class Asking:
                 return ask if (ask.question, ask.choices) == (question, choices) else None
         return None
 
+    def saved(self) -> None:
+        """The code saves what it knows: what it was at before, and was answered, it is past now."""
+        with self._lock:
+            for id in [ask.ask for ask in self._before.by_id.values() if ask.heard]:
+                del self._before.by_id[id]
+
     def leave(self, asked: Asked, why: str) -> None:
         """A call of the code waits no longer; if it was the last and there is no answer, nobody is to give one."""
         with hard.shield, self._lock:

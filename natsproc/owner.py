@@ -93,6 +93,7 @@ class Core:
         payload = self._hosted.spec.shape.write(state)
         with hard.shield:
             offset, carried = self._log.snapshot()
+        self._hosted.asking.saved()
         return self._hosted.checkpoint(payload, offset, carried)
 
     def _append(self, type: str | BaseModel, data: Json, cause: str | None) -> int:

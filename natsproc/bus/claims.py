@@ -192,8 +192,7 @@ class _Reading:
         """The next offset, and the record with every cut and what is carried over the last of them."""
         offset = self._fold.settle(self._least)
         record = ownership.owned(won, revision, self._fold.cuts, self.first)
-        if record.checkpoint:  # what was read since then goes with the state that was lost
-            self.carried.received = dict(record.checkpoint.received)
+        self.carried.settle(record.checkpoint)
         return offset, replace(record, extra=record.extra | self.carried.to_json())
 
 

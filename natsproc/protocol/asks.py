@@ -31,11 +31,16 @@ class Ask:
     sender: str = ""  #: who answered; empty: nobody, the code asks no longer
     why: str = ""  #: why nobody did
     unheard: bool = False  #: no code waited when the answer came
-    at: int = 0  #: offset of the answer
+    at: int = 0  #: offset at which code had the answer
 
     @property
     def open(self) -> bool:
         return not self.answered
+
+    @property
+    def heard(self) -> bool:
+        """Whether code has had the answer."""
+        return self.answered and not self.unheard
 
     def is_asked_again(self, question: str, choices: Sequence[Json], after: str) -> bool:
         """Whether recovered code that asks this is at this question again.
@@ -75,17 +80,18 @@ class Asks:
             self.settle(data.get("offset", 0) if isinstance(data, dict) else 0)
         elif isinstance(data, dict) and isinstance(id := data.get("ask"), str):
             if type == "asked":
-                self._asked(id, data)
+                self._asked(id, data, offset)
             elif type == "answered" and (ask := self.by_id.get(id)) is not None and ask.open:
                 self._answered(ask, data, offset)
 
     def settle(self, offset: int) -> None:
-        """What was answered by that offset is in a state that was saved: code that begins with it asks anew."""
-        self.by_id = {id: ask for id, ask in self.by_id.items() if ask.open or ask.at > offset}
+        """What code has heard by that offset is in a state that was saved: code that begins with it asks anew."""
+        self.by_id = {id: ask for id, ask in self.by_id.items() if not ask.heard or ask.at > offset}
 
-    def _asked(self, id: str, data: dict[str, Any]) -> None:
+    def _asked(self, id: str, data: dict[str, Any], offset: int) -> None:
         after = str(data.get("after", ""))
         if (known := self.by_id.get(id)) is not None:
+            known.at = offset if known.unheard else known.at
             known.after, known.unheard = after, False
         else:
             self.by_id[id] = Ask(id, str(data.get("question", "")), list(data.get("choices") or ()), after)

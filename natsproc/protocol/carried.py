@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from .asks import Asks
 from .messages import Json
+from .records import Checkpoint
 
 COMMANDED: Final = frozenset(
     {"interrupted", "paused", "resumed", "cancelled", "killed", "answered", "refused"}
@@ -51,6 +52,12 @@ class Carried:
             if len(self.commands) > COMMANDS:
                 del self.commands[next(iter(self.commands))]
         self.asks.feed(type, data, offset)
+
+    def settle(self, checkpoint: Checkpoint | None) -> None:
+        """Begin where that checkpoint was made: what was read since then goes with the state that was lost."""
+        if checkpoint:
+            self.received = dict(checkpoint.received)
+            self.asks.settle(checkpoint.offset)
 
     def to_json(self) -> dict[str, Any]:
         """The fields of the claim record."""

@@ -263,6 +263,21 @@ async def test_only_the_claim_record_commits_a_checkpoint(connection):
         assert await checkpoints.load(connection, NAMES, third) == b"3"
 
 
+async def test_a_checkpoint_that_counts_forgets_answers_though_nothing_says_so_yet(connection):
+    address = Address("default", "answers")
+    async with writing(connection) as writer:
+        won, log = await own(connection, writer, address)
+        for ask in ("a1", "a2"):
+            log.append_lifecycle("asked", {"ask": ask, "question": "Approve?"})
+        log.append_lifecycle("answered", {"ask": "a1", "value": "yes", "sender": "ann"})
+        snapshot = log.snapshot()
+        log.append_lifecycle("answered", {"ask": "a2", "value": "no", "sender": "ann"})
+        await checkpoints.Checkpoints(connection, NAMES, won, log).save(b"1", 1, *snapshot)
+        assert (await record(connection, address)).place is None
+        won, _ = await own(connection, writer, address)  # its owner was killed before it could say more
+        assert list(won.carried.asks.by_id) == ["a2"]
+
+
 async def test_an_interrupted_checkpoint_is_whole_and_the_last_one_stays(crash, mesh, connection):
     async with crash("interrupted") as proc:
         for number in range(20):

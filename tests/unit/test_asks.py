@@ -179,6 +179,29 @@ def test_an_answer_that_came_while_a_state_was_being_saved_is_not_in_it():
     assert recovered.begin("One?", None, None, "m1").answer.result(0) == "yes"
 
 
+def test_code_that_has_saved_is_past_what_it_was_answered():
+    first = owner(log := Log())
+    first.begin("Run rm?", ["yes", "no"], None, "m1")
+    answer(first, "yes")
+    second = owner(log)
+    second.saved()
+    log.append_lifecycle("checkpointed", {"offset": len(log.events)})
+    assert not second.begin("Run rm?", ["yes", "no"], None, "m1").answer.done()
+
+
+def test_an_answer_that_nobody_has_heard_is_not_in_a_state_that_is_saved():
+    asking = owner(log := Log())
+    asked = asking.begin("Approve?", None, None, "m1")
+    asking = owner(log)
+    answer(asking, "yes", asked.ask.ask)
+    asking.saved()
+    saved = len(log.events)
+    log.append_lifecycle("checkpointed", {"offset": saved})
+    assert asking.begin("Approve?", None, None, "m2").answer.result(0) == "yes"
+    log.append_lifecycle("checkpointed", {"offset": saved})  # as a claimant settles it
+    assert owner(log).begin("Approve?", None, None, "m2").answer.result(0) == "yes"
+
+
 def test_what_is_carried_is_bounded_and_open_questions_go_last():
     asking = owner(log := Log())
     first = asking.begin("Open?", None, None, None)
@@ -232,6 +255,7 @@ def test_whatever_happens_each_question_has_one_answer_and_the_code_has_that_one
         elif name == "recover":
             asking, waiting = owner(log), []
         elif name == "checkpoint":
+            asking.saved()
             log.append_lifecycle("checkpointed", {"offset": len(log.events)})
     given: dict[str, object] = {}
     for type, data in log.events:

@@ -176,7 +176,8 @@ class Life:
 
     async def save(self) -> None:
         padding = self.actor.random.choice((0, 0, 0, 10_000, 700_000))
-        offset = await self.proc.checkpoint({"taken": self.taken, "pad": "z" * padding})
+        offset = self.offset
+        await self.proc.checkpoint({"taken": self.taken, "pad": "z" * padding})
         self.actor.record("saved", self.proc.id, self.proc.epoch, self.proc.run_number, offset)
 
     async def interruptible(self, work: Callable[[], Awaitable[None]]) -> None:

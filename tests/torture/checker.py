@@ -112,7 +112,7 @@ class Kept(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """An owner was told that its state is saved, by the event of that offset."""
+    """An owner was told that its state is saved, after it had written the event of that offset."""
 
     owner: str
     epoch: int

@@ -99,7 +99,7 @@ async def round_of(
     world.trouble += [f"{line[2]}: {line[3]}" for line in world.lines("trouble")]
     tally.violations += [f"{where}: {sentence}" for sentence in world.trouble]
     if world.trouble:
-        print(f"kept: {place.folder}", file=sys.stderr)
+        print(f"kept: {place.folder}", *world.trouble, sep="\n", file=sys.stderr)
     else:
         shutil.rmtree(place.folder)
 

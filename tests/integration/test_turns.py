@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 
@@ -268,6 +269,50 @@ async def test_of_two_that_land_now_the_first_ends_the_turn_and_the_second_comes
         assert stop.value.message == "first"
         async with proc.turn(stop.value.received) as turn:
             assert [m.data for m in await turn.boundary()] == ["second"]
+
+
+async def converse(proc):
+    """Take whatever comes, whichever way, until each of two senders has said `bye`."""
+    taken, message = [], await proc.receive()
+    while True:
+        taken.append((message.sender, message.data))
+        if sum(data == "bye" for _, data in taken) == 2:
+            return taken
+        try:
+            async with proc.turn(message) as turn:
+                for _ in range(random.randrange(4)):
+                    await asyncio.sleep(random.random() / 200)
+                    taken += [(m.sender, m.data) for m in await turn.boundary()]
+            message = None
+        except natsproc.Interrupted as stop:
+            message = stop.received
+        if sum(data == "bye" for _, data in taken) == 2:
+            return taken
+        message = message or await proc.receive()
+
+
+async def test_whoever_texts_while_it_answers_is_heard_once_and_in_order(bus, mesh, viewer):
+    async with natsproc.connect(bus.url, sender="other") as other:
+        task = asyncio.create_task(mesh.run(converse, id="texted"))
+        await running_process(viewer, "texted")
+
+        async def text(mesh):
+            for number in range(150):
+                await mesh.process("texted").send(number, when=random.choice(("idle", "next", "now")))
+                await asyncio.sleep(random.random() / 100)
+            await mesh.process("texted").send("bye", when="idle")
+
+        await asyncio.gather(text(viewer), text(other))
+        taken = await asyncio.wait_for(task, 60)
+    expected = [*range(150), "bye"]
+    for sender in ("viewer", "other"):
+        assert [data for who, data in taken if who == sender] == expected
+        seen = await events(viewer.process("texted"))
+        received = [e.data for e in seen if e.type == "received" and e.data["sender"] == sender]
+        assert [data["data"] for data in received] == expected
+    assert {data["when"] for data in received} == {"idle", "next", "now"}
+    turns = [e for e in seen if e.type in ("turn_began", "turn_ended")]
+    assert [e.type for e in turns] == ["turn_began", "turn_ended"] * (len(turns) // 2)
 
 
 async def test_what_lands_now_between_turns_is_the_next_message(mesh, viewer):

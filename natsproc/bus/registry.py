@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from nats.aio.msg import Msg
 
-from natsproc.errors import BadPayload, Error, OwnershipLost
+from natsproc.errors import BadPayload, Error, OwnershipLost, TimedOut
 from natsproc.protocol.messages import encode
 from natsproc.protocol.names import Address, Names, key_of
 from natsproc.protocol.records import Lease, Record
@@ -181,7 +181,10 @@ class LeaseKeeper:
 
     async def start(self) -> None:
         """Take the lease and keep it. Raises: NotAllowed, Closed, and what half a minute without a server gives."""
-        await insist(self._renew, asyncio.get_running_loop().time() + PATIENCE)
+        try:
+            await insist(self._renew, asyncio.get_running_loop().time() + PATIENCE)
+        except TimedOut as error:
+            raise TimedOut(f"{error}: {await self._connection.why_silent()}") from None
         self._task = asyncio.create_task(self._keep())
 
     def update(self, processes: int) -> None:

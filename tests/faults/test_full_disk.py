@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 
@@ -48,6 +49,15 @@ def test_whoever_meets_a_full_disk_says_so_and_how_to_go_on(tmp_path, monkeypatc
         finally:
             sleeper.kill()
             sleeper.wait()
+
+
+def test_what_cannot_even_begin_on_a_full_disk_says_so(tmp_path, monkeypatch):
+    with small_disk(tmp_path / "home") as folder, a_home(folder, monkeypatch) as home:
+        embedded.start(home)
+        with contextlib.suppress(OSError), (folder / "filler").open("wb") as filler:
+            filler.write(bytes(shutil.disk_usage(folder).total))
+        late = natsproc("run", "--id", "late", "--", "true")
+        assert (late.returncode, "disk full" in late.stderr) == (125, True), late.stderr
 
 
 @pytest.mark.parametrize("code", [10002, 10023, 10047, 10077])

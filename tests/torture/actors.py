@@ -342,18 +342,28 @@ def live(role: str, config: dict[str, Any], log: str, netns: str) -> None:
 
 
 def nursery() -> None:
-    """Fork an actor for each line of stdin and print its pid: a new interpreter for each would be half the load."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    """Fork an actor for each line of stdin and print its pid: a new interpreter for each would be half the load.
+
+    A line that is a number is a pid to forget: until then nobody else gets it. At the end of stdin all are killed.
+    """
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # nobody dies of one before it listens
         signal.signal(number, signal.SIG_IGN)
+    pids = set()
     for line in sys.stdin:
+        order = json.loads(line)
+        if isinstance(order, int):
+            os.waitpid(order, 0)
+            pids.discard(order)
+            continue
         if (pid := os.fork()) == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
-                live(**json.loads(line))
+                live(**order)
             finally:
                 os._exit(0)
+        pids.add(pid)
         print(pid, flush=True)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class Program:
 
     @property
     def alive(self) -> bool:
-        return bool(self._pid) and psutil.pid_exists(self._pid)
+        return bool(self._pid) and psutil.Process(self._pid).status() != psutil.STATUS_ZOMBIE
 
     @property
     def life(self) -> str:
@@ -87,6 +87,8 @@ class Program:
         if self.role == "viewer":
             config["cursors"] = self.cursors()
         log = str(self.world.folder / f"{self.name}.log")
+        if self._pid:
+            self.world.tell(self._pid)
         self._pid = self.world.fork({"role": self.role, "config": config, "log": log, "netns": self.netns})
 
     def signal(self, number: signal.Signals) -> None:
@@ -164,11 +166,15 @@ class World:
         return [*self.nodes, *self.viewers, *self.senders]
 
     def fork(self, order: dict[str, Any]) -> int:
-        """Start an actor; returns its pid."""
-        assert self._nursery.stdin
+        """Start an actor; returns its pid, which stays its own until it is told to the nursery."""
+        self.tell(order)
         assert self._nursery.stdout
-        self._nursery.stdin.write(json.dumps(order) + "\n")
         return int(self._nursery.stdout.readline())
+
+    def tell(self, line: dict[str, Any] | int) -> None:
+        """See `actors.nursery`."""
+        assert self._nursery.stdin
+        self._nursery.stdin.write(json.dumps(line) + "\n")
 
     async def start(self) -> None:
         """Start servers and programs, and make the mesh."""

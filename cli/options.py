@@ -214,7 +214,7 @@ MaxBytes = Annotated[
 MaxEvents = Annotated[
     int | None,
     typer.Option(
-        "--max-events-per-process", min=0, metavar="N", help="1000000 unless said, 0 without a bound."
+        "--max-events-per-process", min=0, metavar="N", help="2000000 unless said, 0 without a bound."
     ),
 ]
 Hold = Annotated[

@@ -47,7 +47,7 @@ class Limits:
 
 
 NONE = Limits()  #: nothing asked for
-DEFAULT = Limits(keep=30 * 86400, max_bytes=10_000_000_000, max_events=1_000_000)
+DEFAULT = Limits(keep=30 * 86400, max_bytes=10_000_000_000, max_events=2_000_000)
 
 
 def in_words(config: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ async def age(config, connection, names, stream=None):
 async def test_a_new_mesh_keeps_as_much_as_the_defaults_say(connection, names):
     assert await age("max_age", connection, names) == 30 * 86400 * 10**9
     assert await age("max_age", connection, names, names.inbox_stream) == 30 * 86400 * 10**9
-    assert await age("max_msgs_per_subject", connection, names) == 1_000_000
+    assert await age("max_msgs_per_subject", connection, names) == 2_000_000
     assert await age("max_bytes", connection, names) == 10_000_000_000
     assert await age("max_bytes", connection, names, names.inbox_stream) == -1
     config = (await streams.inspect(connection, names.event_stream))["config"]

@@ -14,6 +14,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -203,8 +204,10 @@ class Life:
         if actor.take(signal.SIGUSR1):
             await self.emit(BIG)
         if actor.take(signal.SIGUSR2):
-            for _ in range(1500):
-                await self.emit(0)
+            for number in range(1100):
+                await self.emit(0 if number % 6 else 19_000)
+                if self.proc._log.full:
+                    actor.record("full", self.proc.id)
         await self.receive(actor.random.uniform(0.05, 0.15))
         if actor.random.random() < 0.3:
             await self.flush()
@@ -247,11 +250,21 @@ class Life:
             self.actor.record("acknowledged", self.proc.id, self.proc.epoch, upto, events)
 
 
+class Narrow(socket.socket):
+    """A socket for which the kernel keeps little, so that what a frozen viewer does not take fills the server's."""
+
+    def __init__(self, *options: Any, **more: Any) -> None:
+        super().__init__(*options, **more)
+        if self.type == socket.SOCK_STREAM:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+
+
 class Viewer(Actor):
     """Shows everything, going on behind what it showed last; SIGUSR1 makes it slow for a moment."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
+        socket.socket = Narrow  # type: ignore[misc]
         self.cursors: dict[str, str] = config["cursors"]
 
     async def work(self, mesh: natsproc.Mesh, address: str) -> None:

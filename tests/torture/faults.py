@@ -110,19 +110,21 @@ class SlowViewer(Fault):
 
 
 class FreezeViewer(Fault):
-    """SIGSTOP of a viewer while a burst fills what the server keeps for it, then SIGCONT."""
+    """SIGSTOP of a viewer while a burst fills what the server keeps for it, so that it is cut off; then SIGCONT."""
 
     kind, track = "freeze viewer (full buffers)", "viewer"
     places = EVERYWHERE
 
     async def inject(self, world: World, dice: Random) -> bool:
-        viewer = dice.choice(world.viewers)
+        viewer, before = dice.choice(world.viewers), world.cut_off()
         viewer.freeze()
-        for node in world.owning():
-            node.signal(signal.SIGUSR2)
-        await asyncio.sleep(dice.uniform(1, 3))
+        for _ in range(4):
+            for node in world.owning():
+                node.signal(signal.SIGUSR2)
+            if await world.until(lambda: world.cut_off() > before, 1.5):
+                break
         viewer.thaw()
-        return True
+        return world.cut_off() > before
 
 
 class KillSender(Fault):
@@ -190,11 +192,12 @@ class FreezeServer(Fault):
     async def inject(self, world: World, dice: Random) -> bool:
         for node in world.owning():
             node.signal(signal.SIGUSR2)
+        before = sum(1 for _ in world.lines("full"))
         server = dice.choice(world.servers)
         await asyncio.to_thread(server.freeze)
         await asyncio.sleep(dice.uniform(0.5, 3.5))
         server.thaw()
-        return True
+        return sum(1 for _ in world.lines("full")) > before
 
 
 class StepDown(Fault):

@@ -33,7 +33,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.servers = [Server(folder / "nats", extra="max_pending: 1MB")]
+        self.servers = [Server(folder / "nats", extra="max_pending: 6MB")]
 
     def make(self) -> None:
         """Prepare it. Raises: RuntimeError, if this machine does not allow that."""

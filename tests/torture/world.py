@@ -202,6 +202,11 @@ class World:
         for program in self.programs:
             yield from (line for line in program.refresh() if line[0] == what)
 
+    def cut_off(self) -> int:
+        """How often servers have cut off a client that took too little."""
+        logs = [server.folder / "server.log" for server in self.servers]
+        return sum(log.read_bytes().count(b"Slow Consumer") for log in logs)
+
     def owners(self) -> dict[str, tuple[str, int]]:
         """Address → which life of a node owns it, as far as was recorded, and its epoch."""
         owners: dict[str, tuple[str, int]] = {}

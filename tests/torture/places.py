@@ -14,11 +14,18 @@ from tests.harness import Server, cluster
 DISK = 96  #: MB of the small disk
 
 
+class Impossible(Exception):
+    """This machine, or this user, cannot have such a place."""
+
+
 def command(*words: str) -> None:
-    """Run an OS command. Raises: RuntimeError with what it said."""
-    done = subprocess.run(words, capture_output=True, text=True)
+    """Run an OS command. Raises: Impossible with what it said."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True)
+    except OSError as error:
+        raise Impossible(f"{words[0]}: {error}") from None
     if done.returncode:
-        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
+        raise Impossible(f"{' '.join(words)}: {done.stderr.strip()}")
 
 
 _NUMBERS = count(os.getpid() % 100_000 * 10)  # so that several runs have networks of their own
@@ -36,7 +43,7 @@ class Place:
         self.servers = [Server(folder / "nats", extra="max_pending: 6MB")]
 
     def make(self) -> None:
-        """Prepare it. Raises: RuntimeError, if this machine does not allow that."""
+        """Prepare it. Raises: Impossible, if this machine does not allow that."""
 
     def remove(self) -> None:
         """Leave nothing behind."""
@@ -82,7 +89,7 @@ class NetworkPlace(Place):
 
     def remove(self) -> None:
         for words in (*(("netns", "del", name) for name in self.namespaces), ("link", "del", self._bridge)):
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(Impossible):
                 command("ip", *words)
 
 
@@ -106,7 +113,7 @@ class DiskPlace(Place):
         (self._store / "ballast").unlink(missing_ok=True)
 
     def remove(self) -> None:
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(Impossible):
             command("umount", str(self._store))
 
 

@@ -24,7 +24,7 @@ from natsproc.errors import Error
 
 from .checker import History, check
 from .faults import FAULTS, Fault
-from .places import PLACES, Place
+from .places import PLACES, Impossible, Place
 from .world import World
 
 ROUND = 60.0  #: seconds of faults in a round, at most
@@ -78,7 +78,7 @@ class Tally:
 async def round_of(
     kind: type[Place], faults: Sequence[type[Fault]], seed: int, seconds: float, tally: Tally
 ) -> None:
-    """One world, its faults, and the judgement. Raises: RuntimeError, if the place cannot be made here."""
+    """One world, its faults, and the judgement. Raises: Impossible, if the place cannot be made here."""
     place = kind(Path(tempfile.mkdtemp(prefix=f"torture-{kind.name}-{seed}-")))
     world, where = World(place, seed), f"{kind.name}, seed {seed}"
     here = [fault for fault in faults if kind.name in fault.places]
@@ -94,6 +94,9 @@ async def round_of(
         tally.checked["of these, taken over without being frozen or cut off"] += len(taken)
     except Error as error:
         world.trouble.append(f"it could not be judged: {error!r}")
+    except Impossible:
+        shutil.rmtree(place.folder)
+        raise
     finally:
         await world.stop()
     world.trouble += [f"{line[2]}: {line[3]}" for line in world.lines("trouble")]
@@ -141,7 +144,7 @@ class Rounds:
                 await round_of(
                     PLACES[name], self._faults, self._seed * 1000 + number, min(left, ROUND), self._tally
                 )
-            except RuntimeError as why:
+            except Impossible as why:
                 print(f"SKIPPED, this machine has no place {name!r}: {why}", file=sys.stderr)
                 self._places.remove(name)
             print(f"round {number}, {name}: {self._tally.line}", file=sys.stderr)

@@ -37,6 +37,8 @@ checkpoints.PLACE_EVERY = 300
 
 _CLONE_NEWNET = 0x40000000
 
+SPOOLED = ("p1", "p4")  #: what these say waits on disk when the buffer is full
+
 PASSING = (natsproc.NoServer, natsproc.TimedOut, natsproc.NoMesh, natsproc.ServerUnfit)
 
 
@@ -107,8 +109,10 @@ class Owner(Actor):
         status, epoch, run = "completed", 0, 0
         life: Life | None = None
         try:
-            restart, allow = self.phase != "end", ("idle", "next", "now")
-            async with mesh.own(address, kind="tortured", restart=restart, allow=allow) as proc:
+            options: dict[str, Any] = {"restart": self.phase != "end", "allow": ("idle", "next", "now")}
+            if address in SPOOLED:
+                options["when_full"] = "spool"
+            async with mesh.own(address, kind="tortured", **options) as proc:
                 epoch, run = proc.epoch, proc.run_number
                 self.record("claimed", address, epoch, run)
                 life = Life(self, proc)

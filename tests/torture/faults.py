@@ -73,15 +73,18 @@ class Refused(Fault):
         if not (owning := world.owning()):
             return False
         before = sum(1 for _ in world.lines("refused"))
-        config = {"timeout": 2.0}
-        info = await world.connection.api(f"STREAM.INFO.{NAMES.event_stream}", **config)
-        update = f"STREAM.UPDATE.{NAMES.event_stream}"
-        await world.connection.api(update, info["config"] | {"max_msg_size": 20_000}, timeout=5.0)
+        await self._limit(world, 20_000)
         try:
             dice.choice(owning).signal(signal.SIGUSR1)
             return await world.until(lambda: sum(1 for _ in world.lines("refused")) > before, 5)
         finally:
-            await world.connection.api(update, info["config"] | {"max_msg_size": -1}, timeout=5.0)
+            await self._limit(world, -1)
+
+    async def _limit(self, world: World, size: int) -> None:
+        async with world.settings:
+            info = await world.connection.api(f"STREAM.INFO.{NAMES.event_stream}", timeout=2.0)
+            config = info["config"] | {"max_msg_size": size}
+            await world.connection.api(f"STREAM.UPDATE.{NAMES.event_stream}", config, timeout=5.0)
 
 
 class KillViewer(Fault):
@@ -150,7 +153,8 @@ class KillServer(Fault):
             node.signal(signal.SIGUSR2)
         await asyncio.sleep(dice.uniform(0, 0.3))
         server = dice.choice(world.servers)
-        await asyncio.to_thread(server.kill)
+        async with world.settings:
+            await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
         return True
 
@@ -165,8 +169,9 @@ class RestartServer(Fault):
             node.signal(signal.SIGUSR2)
         server = dice.choice(world.servers)
         assert server.process
-        server.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(server.process.wait, 20)
+        async with world.settings:
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(server.process.wait, 20)
         await asyncio.to_thread(server.start)
         return True
 
@@ -178,7 +183,8 @@ class Outage(Fault):
 
     async def inject(self, world: World, dice: Random) -> bool:
         server = world.servers[0]
-        await asyncio.to_thread(server.kill)
+        async with world.settings:
+            await asyncio.to_thread(server.kill)
         await asyncio.sleep(dice.uniform(4.5, 6.5))
         await asyncio.to_thread(server.start)
         return True
@@ -195,7 +201,7 @@ class FreezeServer(Fault):
         before = sum(1 for _ in world.lines("full"))
         server = dice.choice(world.servers)
         await asyncio.to_thread(server.freeze)
-        await asyncio.sleep(dice.uniform(0.5, 3.5))
+        await world.until(lambda: sum(1 for _ in world.lines("full")) > before, dice.uniform(1.5, 4))
         server.thaw()
         return sum(1 for _ in world.lines("full")) > before
 

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -71,9 +72,6 @@ class Tally:
         lines += ["checked", *(f"  {count:8} {what}" for what, count in self.checked.items())]
         return "\n".join([*lines, f"{len(self.violations)} violations", *self.violations])
 
-    def to_json(self) -> dict[str, object]:
-        return dict(vars(self))
-
 
 async def round_of(
     kind: type[Place], faults: Sequence[type[Fault]], seed: int, seconds: float, tally: Tally
@@ -92,11 +90,11 @@ async def round_of(
         world.trouble += tally.judge(await world.finish())
         taken = [line[2] for line in world.lines("lost") if line[2] not in world.disturbed]
         tally.checked["of these, taken over without being frozen or cut off"] += len(taken)
-    except Error as error:
-        world.trouble.append(f"it could not be judged: {error!r}")
     except Impossible:
         shutil.rmtree(place.folder)
         raise
+    except Exception:
+        world.trouble.append(f"it could not be judged: {traceback.format_exc()}")
     finally:
         await world.stop()
     world.trouble += [f"{line[2]}: {line[3]}" for line in world.lines("trouble")]
@@ -125,11 +123,14 @@ async def _track(world: World, name: str, faults: list[type[Fault]], stop: float
 class Rounds:
     """Rounds until the time is over, on every place where one of the faults can happen."""
 
-    def __init__(self, seconds: float, seed: int, faults: Sequence[type[Fault]], tally: Tally) -> None:
+    def __init__(
+        self, seconds: float, seed: int, faults: Sequence[type[Fault]], tally: Tally, json: Path | None
+    ) -> None:
         self._stop = time.monotonic() + seconds
         self._seed = seed
         self._faults = faults
         self._tally = tally
+        self._json = json
         self._places = [name for name in PLACES if any(fault.places[0] == name for fault in faults)]
         self._numbers = count()
 
@@ -148,6 +149,8 @@ class Rounds:
                 print(f"SKIPPED, this machine has no place {name!r}: {why}", file=sys.stderr)
                 self._places.remove(name)
             print(f"round {number}, {name}: {self._tally.line}", file=sys.stderr)
+            if self._json:
+                self._json.write_text(json.dumps(vars(self._tally), indent=1))
 
 
 def main() -> int:
@@ -156,20 +159,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--faults", default="", help="kinds, with commas; all without")
     parser.add_argument("--lanes", type=int, default=1, help="rounds at a time")
-    parser.add_argument("--json", type=Path, help="where to write the tally to")
+    parser.add_argument("--json", type=Path, help="where to write the tally to, after each round")
     options = parser.parse_args()
     wanted = [name.strip() for name in options.faults.split(",") if name]
     faults = [fault for fault in FAULTS if not wanted or any(fault.kind.startswith(name) for name in wanted)]
     tally = Tally()
-    rounds = Rounds(options.seconds, options.seed, faults, tally)
+    rounds = Rounds(options.seconds, options.seed, faults, tally, options.json)
 
     async def run() -> None:
         await asyncio.gather(*(rounds.run() for _ in range(options.lanes)))
 
     asyncio.run(run())
     print(tally)
-    if options.json:
-        options.json.write_text(json.dumps(tally.to_json(), indent=1))
     return bool(tally.violations)
 
 

@@ -155,10 +155,13 @@ class World:
         self.viewers = [Program(self, "viewer", f"v{number}") for number in range(3)]
         self.senders = [Program(self, "sender", f"s{number}", rate=1.0) for number in range(2)]
         self.disturbed: set[str] = set()  #: lives of nodes that were frozen or cut off
+        #: held while a stream's settings are written: a nats-server that is killed then may not find the stream again
+        self.settings = asyncio.Lock()
         self.trouble: list[str] = []  #: what kept it from being judged wholly
         self._nursery = subprocess.Popen(
             [sys.executable, "-m", "tests.torture.actors"], cwd=ROOT, text=True, bufsize=1,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=os.environ | {"NATSPROC_HOME": str(self.folder / "home")},
         )  # fmt: skip
 
     @property

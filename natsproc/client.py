@@ -283,6 +283,11 @@ class Mesh:
         here. Above that, writing waits; `when_full="spool"` has up to 1 GiB of it wait on disk before; with "drop"
         it is dropped, and a stored `dropped` event says in its place how much.
 
+        Signals stay the program's business. A SIGTERM that nobody handles kills it without a word, so the process
+        is `unreachable` some seconds later, until somebody takes it up or ends it; to end it as cancelled, cancel
+        the task that is in here, as `loop.add_signal_handler(signal.SIGTERM, task.cancel)` does.
+        `natsproc.run` does it by itself.
+
         Raises: AlreadyRunning, AlreadyEnded (unless `restart`), StateUnfit, BadName, BadPayload (`allow`),
         NotAllowed; Interrupted, when it was interrupted outside any scope; and Cancelled, when it was cancelled or killed, which
         `except Exception` lets by: catch it where the program goes on, or it ends that with a traceback.

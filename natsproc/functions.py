@@ -11,7 +11,14 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc.bus.spool import DEFAULT_SIZE
@@ -213,12 +220,14 @@ async def _end(target: PythonTarget, error: BaseException | None, result: Any) -
 async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIterator[Process]:
     """See `Mesh.own`. The result to record may be left in the process's `result_data`.
 
-    In the `foreground` Ctrl-C is an interrupt.
+    In the `foreground` Ctrl-C is an interrupt, and SIGTERM a cancel.
     """
     hosted = Hosted(await mesh.node(), spec)
     target = PythonTarget(hosted, asyncio.get_running_loop())
+    signals = ExitStack()
     if foreground:
         _be_the_program(hosted)
+        signals.enter_context(_sigterm(target.interruptions))
     error: BaseException | None = None
     result: Any = None
     try:
@@ -234,7 +243,7 @@ async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIte
         raise
     finally:
         target.interruptions.close()
-        with suppress(Closed):  # also in a forked child, which writes nothing
+        with signals, suppress(Closed):  # also in a forked child, which writes nothing
             await asyncio.shield(mesh.io.call(_end(target, error, result)))
 
 
@@ -283,6 +292,8 @@ def run_blocking(
 ) -> Any:
     """Run a plain function in this thread under an address, and return its result."""
     interruptions = target.interruptions
+    signals = ExitStack()
+    signals.enter_context(_sigterm(interruptions))
     result: Any = None
     error: BaseException | None = None
     try:
@@ -294,7 +305,7 @@ def run_blocking(
         raise
     finally:
         interruptions.close()
-        with suppress(Closed):
+        with signals, suppress(Closed):
             mesh.io.wait(_end(target, error, result))
     return result
 
@@ -305,26 +316,35 @@ def _be_the_program(hosted: Hosted) -> None:
         hosted.outlived = os._exit
 
 
+def _ctrl_c(interruptions: Interruptions) -> AbstractContextManager[None]:
+    """Make Ctrl-C an interrupt like any other, while the code runs: before and after it ends the program, as ever."""
+    return _on(signal.SIGINT, lambda: interruptions.interrupt(Interrupted("Ctrl-C"), hard=True))
+
+
+def _sigterm(interruptions: Interruptions) -> AbstractContextManager[None]:
+    """Make SIGTERM a cancel, from before the id is claimed until the end is stored; what has its own keeps that."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return nullcontext()
+    return _on(signal.SIGTERM, lambda: interruptions.cancel(hard=True))
+
+
 @contextmanager
-def _ctrl_c(interruptions: Interruptions) -> Iterator[None]:
-    """Make Ctrl-C an interrupt like any other; the second one is Python's own."""
-    ignored = signal.getsignal(signal.SIGINT) in (
-        signal.SIG_IGN,
-        None,
-    )  # as in the background of a shell script
+def _on(number: signal.Signals, act: Callable[[], object]) -> Iterator[None]:
+    """Do that on a signal that is not ignored, as in the background of a shell script; the second is Python's own."""
+    ignored = signal.getsignal(number) in (signal.SIG_IGN, None)
     if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGINT, previous)
-        interruptions.interrupt(Interrupted("Ctrl-C"), hard=True)
+    def once(*_: object) -> None:
+        signal.signal(number, previous)
+        act()
 
-    previous = signal.signal(signal.SIGINT, interrupt)
+    previous = signal.signal(number, once)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.signal(number, previous)
 
 
 def run(
@@ -347,7 +367,8 @@ def run(
 
     The function gets a `Process` if it is a coroutine function, a `BlockingProcess` if it is a plain one; its
     name is the kind unless `kind` is given; `when_full` as for `Mesh.own`. Starts the embedded server if none is named and none runs, and
-    says so on stderr. Ctrl-C is an interrupt. In the main thread the function is the program: if it is killed, or
+    says so on stderr. In the main thread Ctrl-C is an interrupt, and SIGTERM a cancel, unless the program
+    handles or ignores that itself; the second of each is Python's own. In the main thread the function is the program: if it is killed, or
     cancelled with a grace time, and does not stop within two seconds of being forced, the OS process exits at once,
     once that is in the log, with the same code.
 

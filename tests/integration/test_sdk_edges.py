@@ -199,6 +199,67 @@ async def test_ctrl_c_is_an_interrupt_and_the_second_ends_it(bus, viewer, functi
     assert ended(await events(viewer.process(f"keys-{function}")))["status"] in ("interrupted", "cancelled")
 
 
+SIGTERM = """
+import asyncio, signal, sys, time, natsproc
+async def coroutine(proc):
+    print("inside", flush=True)
+    await asyncio.sleep(60)
+async def spinning(proc):
+    print("inside", flush=True)
+    while True: pass
+def plain(proc):
+    print("inside", flush=True)
+    time.sleep(60)
+def slow(proc):
+    try: plain(proc)
+    finally:
+        print("tidying", flush=True)
+        time.sleep(60)
+def ignoring(proc):
+    plain(proc) if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN else print("ignored", flush=True)
+if sys.argv[2] == "ignoring": signal.signal(signal.SIGTERM, signal.SIG_IGN)
+natsproc.run(globals()[sys.argv[2]], id=sys.argv[3], server=sys.argv[1])
+"""
+
+
+async def sigterm(bus, function):
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SIGTERM, bus.url, function, f"term-{function}", stdout=asyncio.subprocess.PIPE
+    )
+
+
+@pytest.mark.parametrize("function", ["coroutine", "spinning", "plain"])
+async def test_sigterm_to_a_program_cancels_it(bus, viewer, function):
+    child = await sigterm(bus, function)
+    try:
+        async with asyncio.timeout(40):
+            assert await child.stdout.readline() == b"inside\n"
+            child.send_signal(signal.SIGTERM)
+            assert await child.wait() == 143
+    finally:
+        if child.returncode is None:
+            child.kill()
+    last = ended(await events(viewer.process(f"term-{function}")))
+    assert (last["status"], last["code"]) == ("cancelled", 143)
+
+
+async def test_a_second_sigterm_ends_a_program_that_tidies_up_and_an_ignored_one_nothing(bus):
+    child, ignoring = await sigterm(bus, "slow"), await sigterm(bus, "ignoring")
+    try:
+        async with asyncio.timeout(40):
+            assert await child.stdout.readline() == b"inside\n"
+            child.send_signal(signal.SIGTERM)
+            assert await child.stdout.readline() == b"tidying\n"
+            child.send_signal(signal.SIGTERM)
+            assert await child.wait() == -signal.SIGTERM
+            assert await ignoring.stdout.readline() == b"ignored\n"
+            assert await ignoring.wait() == 0
+    finally:
+        for started in (child, ignoring):
+            if started.returncode is None:
+                started.kill()
+
+
 async def test_tails_that_are_closed_or_forgotten_leave_nothing_behind(mesh, viewer):
     async def state():
         return len(asyncio.all_tasks()), len(viewer.connection.nc._subs), len(viewer.connection._reconnected)

@@ -12,7 +12,7 @@ from natsproc_cli.options import Target, run_async, with_target
 from natsproc_cli.tail import detached
 
 if TYPE_CHECKING:
-    from natsproc.protocol.messages import Event
+    from natsproc.handle import Exit
 
 
 @with_target
@@ -35,8 +35,9 @@ def attach(
 
     keys = parse_keys(detach_keys)
 
-    async def work() -> Event | None:
+    async def work() -> Exit | None:
         from natsproc.errors import NoSuchProcess
+        from natsproc.handle import Exit
         from natsproc_cli import lines, raw
 
         address = target.address(id)
@@ -47,7 +48,8 @@ def attach(
                 raise NoSuchProcess(f"no process {str(address)!r} is known here")
             terminals = sys.stdin.isatty() and sys.stdout.isatty()
             if record.pty and not record.ended and terminals and output == "text":
-                return await raw.attached(process, record.epoch, keys)
+                end = await raw.attached(process, record.epoch, keys)
+                return Exit.of(end) if end else None
             return await lines.attached(process, output, last)
 
     try:
@@ -59,7 +61,4 @@ def attach(
     if end is None:
         exits.remark(f"detached from {id}, which goes on; to return: natsproc attach {id}")
         return 0
-
-    from natsproc.handle import Exit
-
-    return Exit.of(end).code
+    return end.code

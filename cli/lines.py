@@ -11,25 +11,23 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from natsproc.errors import Error
+from natsproc.handle import Exit
 from natsproc_cli import exits, viewer
 
 if TYPE_CHECKING:
     from natsproc.handle import ProcessHandle
-    from natsproc.protocol.messages import Event
 
 BLOCK = 64 * 1024
 
 
-async def attached(process: ProcessHandle, output: str, last: int | None) -> Event:
-    """Show the process until its run ends, and send it what is typed. Returns the terminal event."""
+async def attached(process: ProcessHandle, output: str, last: int | None) -> Exit:
+    """Show the process until its run ends, and send it what is typed. Returns how it ended."""
     typing = asyncio.create_task(_send_lines(process))
     try:
         end = await viewer.show(process.tail(n=last), viewer.stdout_view(output))
     finally:
         typing.cancel()
-    if end is None:
-        raise exits.Failure(f"the tail of {process.address} ended before its run did")
-    return end
+    return Exit.of(end) if end else await process.wait()
 
 
 async def _send_lines(process: ProcessHandle) -> None:

@@ -250,6 +250,8 @@ class ProcessHandle:
                 async for item in tail:
                     if isinstance(item, Event) and item.type == EXITED:
                         return Exit.of(item)
+                    if item.type == "ended":  # its log is gone, the terminal event included
+                        return Exit(str(item.data["status"]), int(item.data["code"]), item.data["run"], 0)
                     if isinstance(item, Notice):
                         told(item)
         except TimeoutError:

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from natsproc.bus.claims import insist
 from natsproc.bus.handoff import Handoff
+from natsproc.bus.history import History
+from natsproc.bus.kv import Bucket
 from natsproc.bus.liveness import unreachable
+from natsproc.bus.start import read_claim
 from natsproc.bus.tail import Start, follow
 from natsproc.bus.thread import IOThread
 from natsproc.errors import BadPayload, Closed
@@ -178,6 +181,7 @@ async def _read(
         from natsproc.protocol.compact import Compact
 
         shorten = Compact()
+    seen = False
     async with aclosing(source):
         async for batch in source:
             items: Sequence[Item] = batch
@@ -187,12 +191,33 @@ async def _read(
                 items = [item for item in items if isinstance(item, Notice) or item.type in types]
             if items:
                 yield items
+            seen = seen or any(isinstance(item, Event) for item in batch)
+            nothing = not seen and any(item.type == "caught_up" for item in batch)
+            if nothing and (said := await _forgotten(mesh, address, start)):
+                yield said
+                break
             if latest and any(
                 item.type == "ended" and item.data.get("run", 0) >= latest.run for item in batch
             ):
                 break
         if shorten is not None and (rest := shorten.flush()):
             yield rest
+
+
+async def _forgotten(mesh: Mesh, address: Address, start: Start) -> Sequence[Notice]:
+    """What is left to say of a run that has ended and whose whole log was trimmed since: what is gone, and its end."""
+    history = History(mesh.connection, mesh.names.event_stream)
+    if await insist(lambda: history.last_from_leader(mesh.names.events(address))):
+        return ()
+    claims = Bucket(mesh.connection, mesh.names.claims)
+    claim, _ = await insist(lambda: read_claim(claims, address))
+    record = await insist(lambda: mesh.registry.get(address))
+    if claim is None or record is None or not record.ended or start.run not in (None, record.run):
+        return ()
+    last, first = int(claim.extra.get("last", 0)), start.cursor.offset + 1 if start.cursor else 1
+    end = {"run": record.run, "status": record.state, "code": record.code}
+    gap = [Notice("gap", {"from": first, "to": last}, address)] if last >= first else []
+    return [*gap, Notice("ended", end, address)]
 
 
 def tail_many(

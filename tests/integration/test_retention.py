@@ -375,3 +375,21 @@ async def test_what_a_slow_viewer_is_shown_and_told_is_gone_is_all_there_was(mes
     assert gaps
     assert seen == sorted(seen)
     assert sorted([*seen, *(offset for gap in gaps for offset in gap)]) == list(range(1, count + 3))
+
+
+@pytest.mark.parametrize("options", [{}, {"run": "all"}, {"run": 1}, {"follow": False}], ids=str)
+async def test_an_end_that_was_trimmed_with_all_else_is_still_said(mesh, connection, names, options):
+    await ran(mesh, A.id)
+    cursor = (await shown(mesh, A.id))[1].cursor
+    await connection.api(f"STREAM.PURGE.{names.event_stream}", {"filter": names.events(A)})
+    handle = mesh.process(A.id)
+    async with asyncio.timeout(20):
+        items = [item async for item in handle.tail(**options)]
+        behind = [item async for item in handle.tail(after=cursor)]
+        end = await handle.wait()
+    assert [item.type for item in items] == ["caught_up", "gap", "ended"]
+    assert (items[1].data["from"], items[2].data["run"]) == (1, 1)
+    assert behind[1].data == {"from": 3, "to": items[1].data["to"]}
+    assert items[1].data["to"] == 5
+    assert items[2].data["status"] == "completed"
+    assert (end.status, end.code, end.run) == ("completed", 0, 1)

@@ -278,4 +278,5 @@ def test_ctrl_z_pauses_the_foreground_command_and_says_how_to_go_on(cli: Cli) ->
 def test_closing_the_terminal_cancels_the_foreground_command(cli: Cli) -> None:
     with cli.terminal("run", "--id", "hung-up", "--", "sh", "-c", "echo up; sleep 1000") as run:
         run.expect("up")
-    assert cli("wait", "hung-up", "--timeout", "30s").returncode == 128 + signal.SIGTERM
+        run.ptyproc.fileobj.close()  # as when its window is closed
+        assert cli("wait", "hung-up", "--timeout", "30s").returncode == 128 + signal.SIGTERM

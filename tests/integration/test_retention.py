@@ -68,7 +68,7 @@ async def test_a_new_mesh_keeps_as_much_as_the_defaults_say(connection, names):
     assert await age("max_bytes", connection, names) == 10_000_000_000
     assert await age("max_bytes", connection, names, names.inbox_stream) == -1
     config = (await streams.inspect(connection, names.event_stream))["config"]
-    assert limits.in_words(config) == ", kept 30 days, 10 GB at most, 1,000,000 of each process"
+    assert limits.in_words(config) == ", kept 30 days, 10 GB at most, 2,000,000 of each process"
     assert limits.in_words({}) == ", kept for ever"
 
 

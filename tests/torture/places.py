@@ -40,13 +40,32 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.servers = [Server(folder / "nats", extra="max_pending: 6MB")]
+        self.servers = [Server(folder / "nats")]
 
     def make(self) -> None:
         """Prepare it. Raises: Impossible, if this machine does not allow that."""
 
+    def heal(self) -> None:
+        """Make it a place where everything can come to its end."""
+
     def remove(self) -> None:
         """Leave nothing behind."""
+
+
+class BuffersPlace(Place):
+    """One server that keeps little for a client, and so cuts it off soon."""
+
+    name = "buffers"
+    _little = "max_pending: 6MB"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.servers = [Server(folder / "nats", extra=self._little)]
+
+    def heal(self) -> None:
+        config = self.servers[0].config
+        config.write_text(config.read_text().replace(self._little, ""))
+        self.servers[0].restart()
 
 
 class ClusterPlace(Place):
@@ -117,4 +136,6 @@ class DiskPlace(Place):
             command("umount", str(self._store))
 
 
-PLACES: dict[str, type[Place]] = {p.name: p for p in (Place, ClusterPlace, NetworkPlace, DiskPlace)}
+PLACES: dict[str, type[Place]] = {
+    p.name: p for p in (Place, BuffersPlace, ClusterPlace, NetworkPlace, DiskPlace)
+}

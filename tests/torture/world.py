@@ -247,6 +247,7 @@ class World:
 
     async def finish(self) -> list[History]:
         """Bring everything to its end, and return what there is to judge."""
+        await asyncio.to_thread(self.place.heal)
         await self._phase("drain", lambda: self._alive(self.senders), "senders to end", 120)
         inbox = await self._inbox()
         ids = {json.loads(entry.payload)["id"] for entries in inbox.values() for entry in entries}

@@ -124,8 +124,8 @@ class Owner(Actor):
             pass
         except natsproc.Interrupted as stop:  # outside its scope
             status = "interrupted"
-            if stop.received and life:
-                life.taken.append(stop.received.id)
+            if life:
+                life.taken += landed(stop)
         except natsproc.AlreadyRunning:
             return False
         except natsproc.AlreadyEnded:
@@ -143,6 +143,17 @@ class Owner(Actor):
         if life and life.keeps_state:
             self.record("kept", address, epoch, run, life.taken)
         return self.phase == "end"
+
+
+def landed(stop: BaseException | None) -> list[str]:
+    """The messages that landed by this interrupt, and by one that another overtook on its way out."""
+    found: list[str] = []
+    while stop:
+        message = getattr(stop, "received", None)
+        if message and message.id not in found:
+            found.append(message.id)
+        stop = stop.__cause__ or stop.__context__
+    return found
 
 
 class Life:
@@ -191,8 +202,7 @@ class Life:
             async with self.proc.interruptible():
                 await work()
         except natsproc.Interrupted as stop:
-            if stop.received:
-                self.taken.append(stop.received.id)
+            self.taken += landed(stop)
             if stop.partial and (said := stop.partial.events):
                 events = {event.offset: digest(event.type, event.data) for event in said}
                 self.actor.record("acknowledged", self.proc.id, self.proc.epoch, said[-1].offset, events)
@@ -244,7 +254,7 @@ class Life:
                 for _ in range(self.actor.random.randint(1, 20)):
                     await stream.token("word ")
                     await asyncio.sleep(0.01)
-                    self.taken += [landed.id for landed in await turn.boundary()]
+                    self.taken += [message.id for message in await turn.boundary()]
             await self.proc.reply(message, message.data["n"])
 
     async def flush(self) -> None:

@@ -102,6 +102,15 @@ class Scope(Generic[Runner]):
             scope = scope.outer
         return False
 
+    def interrupted_outside(self) -> bool:
+        """Whether scopes around it have been interrupted, and nothing but that has stopped the code."""
+        orders = []
+        scope = self.outer
+        while scope is not None:
+            orders += scope.fired
+            scope = scope.outer
+        return bool(orders) and all(order.interrupt for order in orders)
+
     def take_over(self, inner: Scope[Runner]) -> None:
         """A scope inside was abandoned, by a generator that nobody finished: what fired it is ours now."""
         inner.open = False
@@ -138,7 +147,8 @@ class Scope(Generic[Runner]):
         if interrupts and not yields:
             last = copy.copy(interrupts[-1].interrupt)
             assert last
-            self.owner.on_raise(last)
+            if not _overtaken(error, interrupts, last):
+                self.owner.on_raise(last)
             raise last from error
 
 
@@ -205,3 +215,15 @@ def _holds(error: BaseException | None, *kinds: type[BaseException]) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(kinds) is not None
     return isinstance(error, kinds)
+
+
+def _overtaken(error: BaseException | None, interrupts: list[Order], by: Interrupted) -> bool:
+    """Whether another interrupt was on its way out with a message; with what it brings it is not lost."""
+    if not isinstance(error, Interrupted) or any(
+        order.interrupt and order.interrupt.command == error.command for order in interrupts
+    ):
+        return False
+    by.partial = error.partial
+    if error.received:
+        by.received, by.message = error.received, error.message
+    return bool(error.received)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -125,8 +126,12 @@ class Turn(Gathered):
 
     async def _close(self, error: BaseException | None) -> None:
         self.end(error)
-        if isinstance(error, Interrupted) and error.partial is None:
-            error.partial = await self.partial()
+        while isinstance(error, Interrupted) and error.partial is None:
+            try:
+                error.partial = await self.partial()
+            except asyncio.CancelledError:
+                if not self._scope.interrupted_outside():  # that one is raised at its own scope's exit
+                    raise
 
     async def partial(self) -> Partial:
         """What has been said in it so far, once all of it is stored and counts. Raises: OwnershipLost."""

@@ -413,3 +413,34 @@ async def test_a_hard_interrupt_for_another_turn_spares_the_code_that_spins(bus,
         await asyncio.to_thread(lambda: asyncio.run(mesh.run(agent, id=id)))
     assert await commanding == "too_late"
     assert (await viewer.process(id).wait()).status == "completed"
+
+
+async def test_a_message_that_lands_by_an_interrupt_which_another_overtakes_reaches_the_code(mesh, viewer):
+    taken, partials = [], []
+
+    async def agent(proc):
+        while "end" not in taken:
+            try:
+                async with proc.interruptible():
+                    message = await proc.receive()
+                    taken.append(message.id)
+                    async with proc.turn(message):
+                        await asyncio.sleep(0.01)
+            except natsproc.Interrupted as stop:
+                partials.append(stop.partial)
+                if stop.received:
+                    taken.append(stop.received.id)
+
+    agent = natsproc.process(agent, allow=("idle", "now"))
+    task = asyncio.create_task(mesh.run(agent, id="overtaken"))
+    handle = await running_process(viewer, "overtaken")
+    commands = []
+    for number in range(150):
+        await handle.send(number, id=f"m{number}", when="now" if number % 3 else "idle")
+        commands.append(asyncio.create_task(handle.interrupt()))
+        await asyncio.sleep(0.003 * (number % 4))
+    await asyncio.gather(*commands)
+    await handle.send("last", id="end")
+    await asyncio.wait_for(task, 20)
+    assert taken == [event.cause for event in await events(handle) if event.type == "received"]
+    assert any(partials)

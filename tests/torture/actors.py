@@ -124,8 +124,8 @@ class Owner(Actor):
             pass
         except natsproc.Interrupted as stop:  # outside its scope
             status = "interrupted"
-            if life:
-                life.taken += landed(stop)
+            if stop.received and life:
+                life.taken.append(stop.received.id)
         except natsproc.AlreadyRunning:
             return False
         except natsproc.AlreadyEnded:
@@ -143,17 +143,6 @@ class Owner(Actor):
         if life and life.keeps_state:
             self.record("kept", address, epoch, run, life.taken)
         return self.phase == "end"
-
-
-def landed(stop: BaseException | None) -> list[str]:
-    """The messages that landed by this interrupt, and by one that another overtook on its way out."""
-    found: list[str] = []
-    while stop:
-        message = getattr(stop, "received", None)
-        if message and message.id not in found:
-            found.append(message.id)
-        stop = stop.__cause__ or stop.__context__
-    return found
 
 
 class Life:
@@ -202,7 +191,8 @@ class Life:
             async with self.proc.interruptible():
                 await work()
         except natsproc.Interrupted as stop:
-            self.taken += landed(stop)
+            if stop.received:
+                self.taken.append(stop.received.id)
             if stop.partial and (said := stop.partial.events):
                 events = {event.offset: digest(event.type, event.data) for event in said}
                 self.actor.record("acknowledged", self.proc.id, self.proc.epoch, said[-1].offset, events)

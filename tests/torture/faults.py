@@ -223,7 +223,8 @@ class KillLeader(Fault):
     kind, track, pause, places = "kill leader", "server", 1.0, ("cluster",)
 
     async def inject(self, world: World, dice: Random) -> bool:
-        leader = (await _cluster(world))["leader"]
+        if not (leader := (await _cluster(world)).get("leader")):
+            return False
         server = next(server for server in world.servers if self.is_meant(server, leader))
         for node in world.owning():
             node.signal(signal.SIGUSR2)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 KILLED = 137  #: exit code of what was killed
 RETRY_SECONDS = 0.3
+CLOSE_SECONDS = 2.0  #: kept of the time, to end the run from outside if the owner stays silent
 WHY = "its owner is gone: the run was ended from outside, and nobody saw what it ran stop"
 
 
@@ -40,38 +41,46 @@ async def kill(
     deadline = clock() + timeout
     while True:
         try:
-            left = max(deadline - clock(), RETRY_SECONDS)
-            return await control.command(
-                mesh.connection, mesh.names, address, command, timeout=left, hold=hold
+            left = deadline - clock()
+            asking = max(left - CLOSE_SECONDS, left / 2, RETRY_SECONDS)
+            receipt = await control.command(
+                mesh.connection, mesh.names, address, command, timeout=asking, hold=hold
             )
+            if receipt.status != "accepted" or "held_until" in receipt.data or clock() > deadline:
+                return receipt  # else its owner has it, and there is time left to do it in
         except Unreachable as silent:
+            node = await mesh.started_node()
             try:
-                return await close(await mesh.started_node(), address, command)
+                return await close(node, address, command, within=max(deadline - clock(), 0))
             except AlreadyEnded:
                 await _mend(mesh, address)
-            except (
-                AlreadyRunning,
-                OwnershipLost,
-            ) as taken:  # by another owner, or it was there all the while
-                if clock() > deadline and hold:
-                    return await holding.hold(mesh.connection, mesh.names, address, command, hold)
-                if clock() > deadline:
-                    raise Unreachable(f"{silent}. It was left alone: {taken}") from None
+                continue
+            except TimeoutError:
+                taken: object = "it is not certain yet that its owner is gone"
+            except (AlreadyRunning, OwnershipLost) as error:  # another owner's, or it was there all the while
+                taken = error
+            if clock() > deadline and hold:
+                return await holding.hold(mesh.connection, mesh.names, address, command, hold)
+            if clock() > deadline:
+                raise Unreachable(f"{silent}. It was left alone: {taken}") from None
             await asyncio.sleep(RETRY_SECONDS)
 
 
-async def close(node: Node, address: Address, command: Command, *, again: bool = False) -> Receipt:
+async def close(
+    node: Node, address: Address, command: Command, *, again: bool = False, within: float | None = None
+) -> Receipt:
     """Take the id of a process that nobody owns any more, and write that it was killed.
 
     If it is to be run `again`, the next run goes on with the questions of this one.
     Raises: AlreadyRunning, if its owner answers or its node holds a lease; AlreadyEnded; OwnershipLost, if somebody
-    was faster; NotAllowed.
+    was faster; NotAllowed; TimeoutError, if the id cannot be taken `within` so many seconds.
     """
     record = await insist(lambda: node.registry.get(address))
     if record and command.epoch not in (None, record.epoch):
         why = f"meant for epoch {command.epoch}, and {record.epoch} was the last"
         return Receipt(command.id, command.verb, "refused", why, command.sender, node.name, record.epoch)
-    won = await claim(node.connection, node.names, address, node=node.name, writer=node.writer)
+    async with asyncio.timeout(within):
+        won = await claim(node.connection, node.names, address, node=node.name, writer=node.writer)
     log = EventLog(
         node.connection, node.writer, node.names, address,
         epoch=won.epoch, run=won.run, next_offset=won.next_offset, nonce=won.nonce, carried=won.carried,

@@ -213,10 +213,11 @@ class ProcessHandle:
             "cancel", reason=reason, grace=grace, timeout=timeout or grace + 5.0, hold=hold
         )
 
-    async def kill(self, *, reason: str = "", timeout: float = 10.0, hold: float = 0.0) -> Receipt:
+    async def kill(self, *, reason: str = "", timeout: float = 15.0, hold: float = 0.0) -> Receipt:
         """End it at once, without asking it. See `interrupt`.
 
         A run whose owner is gone is ended here; the receipt then says `unconfirmed`, as nobody saw it stop.
+        To be sure that it is gone may take some ten seconds: Unreachable, if `timeout` is over before.
         """
         return await self.command("kill", reason=reason, timeout=timeout, hold=hold)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 
 import pytest
 from test_sdk_faults import appears, make_mesh, start_owner, stop
@@ -87,6 +88,23 @@ async def test_one_that_lives_is_never_ended_from_outside(server):
             await stop(child)
 
 
+async def test_a_kill_keeps_to_its_time_while_the_silent_owner_still_holds_a_lease(server):
+    await make_mesh(server.url)
+    async with natsproc.connect(server.url, sender="killer") as mesh:
+        child = await sleeper(server.url, "silent")
+        try:
+            handle = await appears(mesh, "silent")
+            await mesh.io.call(mesh.started_node())
+            child.send_signal(signal.SIGSTOP)
+            begun = time.monotonic()
+            with pytest.raises(natsproc.Unreachable, match="left alone"):
+                await handle.kill(timeout=3)
+            assert time.monotonic() - begun < 5
+            assert (await handle.kill()).status == "unconfirmed"
+        finally:
+            await stop(child)
+
+
 async def test_of_several_killers_one_ends_it(server):
     await make_mesh(server.url)
     ids = [f"gone-{number}" for number in range(4)]
@@ -117,7 +135,7 @@ async def test_a_zombie_that_was_ended_from_outside_learns_it(server):
             async with asyncio.timeout(20):
                 while (await handle.info()).state != "unreachable":
                     await asyncio.sleep(0.05)
-            assert (await handle.kill(timeout=1)).status == "unconfirmed"
+            assert (await handle.kill(timeout=10)).status == "unconfirmed"
             child.send_signal(signal.SIGCONT)
             out, _ = await asyncio.wait_for(child.communicate(), 20)
             assert child.returncode == 5

@@ -28,7 +28,8 @@ def answer(
     """Answer what a process asks: `natsproc ps --waiting` shows what that is.
 
     The first answer wins: 0 if it was yours, 5 if somebody was faster, it is not among the choices, or nothing is
-    asked any more.
+    asked any more. --hold keeps an answer only to a question that is open already, of a process that is gone
+    without an end (`natsproc ps --waiting` has it); without one it is refused at once.
     """
     *ask, text = words
     if len(ask) > 1:

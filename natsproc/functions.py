@@ -59,7 +59,8 @@ def process(
     The function stays what it was and takes the process as its first argument: a `Process` if it is a
     coroutine function, a `BlockingProcess` if it is a plain one. `when_full` says what happens to what it writes
     while the server is away: see `Mesh.own`. `allow` says when messages may land while it is in a turn: `idle`
-    (after it), `next` (at its next boundary), `now` (interrupting it); all three unless said. `state` is the model
+    (after it), `next` (at its next boundary), `now` (interrupting it); all three unless said. Declared, it says, too, that
+    the code takes turns: then no interrupt ends the function before its first turn. `state` is the model
     of what it saves by `checkpoint`, and `version` that of its code's idea of it; `migrate` has for each older
     version a function that makes JSON of the next version of the JSON of one. Raises: BadName.
     """
@@ -93,7 +94,6 @@ class PythonTarget:
     def __init__(self, hosted: Hosted, loop: asyncio.AbstractEventLoop | None) -> None:
         self.hosted = hosted
         self.interruptions = Interruptions(loop, on_scope_exit=self._interrupted, on_raise=self._bring)
-        self.interruptions.takes_turns = bool(hosted.spec.allow)
         self.killed = False
         hosted.mailbox.interrupt = self._land
 
@@ -131,7 +131,7 @@ class PythonTarget:
                 what = Interrupted(
                     command.reason, message=command.message, sender=command.sender, command=command.id
                 )
-                whole = not interruptions.takes_turns
+                whole = not (self.hosted.spec.allow or self.hosted.log.turns)
                 future = interruptions.interrupt(what, hard=command.hard, turn=command.turn, whole=whole)
             case "pause":
                 future = interruptions.pause()

@@ -185,6 +185,7 @@ class ProcessHandle:
         """Answer what it asks, with one of the choices if there are any; `ask` may be left out if it asks one thing.
 
         The first answer wins; a later one is `too_late`, and `why` says whose was first. See `interrupt`.
+        On `hold` is kept only what answers a question that is open already: Refused, if there is none.
         """
         data = {"value": value} | ({"ask": ask} if ask is not None else {})
         return await self.command("answer", data=data, timeout=timeout, hold=hold)

@@ -52,7 +52,6 @@ class Interruptions:
         self.on_scope_exit = on_scope_exit
         self.lost: Exception | None = None  #: raised by every call of the code from now on
         self.on_raise = on_raise
-        self.takes_turns = False  #: from the first turn on: then no command ends the function between turns
         self._loop = loop
         self._thread = 0  # the one that runs the function, or its loop
         self._main: Scope[Any] | None = None
@@ -206,7 +205,6 @@ class Interruptions:
         with self._changed:
             if scope.turn is not None:
                 scope.turn.begin()  # whoever has read of it finds it open
-                self.takes_turns = True
             scope.runner, scope.outer, scope.open = runner, innermost.get(), True
             innermost.set(scope)
             if not scope.main:

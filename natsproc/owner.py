@@ -233,7 +233,8 @@ class Process(Core, Speaking):
 
         It is in the log, with the message that it answers, if any; whatever is written inside names that message as
         its cause. An interrupt ends the turn, not the process, and raises Interrupted at its exit, with what was said
-        in it as `partial`; from the first turn on no command interrupts what lies between turns.
+        in it as `partial`; from the first turn of the run on, whoever owns it, none interrupts what lies between turns.
+        Before that one ends the function, unless it declares `allow=`: see `natsproc.process`.
         """
         return Turn(self, message)
 

@@ -34,7 +34,7 @@ class Shape:
     def read(self, payload: bytes, version: int, address: Address) -> Any:
         """A state that code of that version has saved, as this one knows it.
 
-        Raises: StateUnfit, if no migration leads here, or what comes out is no such model; whatever a migration raises.
+        Raises: StateUnfit, if no migration leads here, one fails, or what comes out is no such model.
         """
         if version > self.version:
             raise self._unknown(address, version, "run the newer code, or end the run with `natsproc kill`")
@@ -42,7 +42,13 @@ class Shape:
         for step in range(version, self.version):
             if step not in self.migrate:
                 raise self._unknown(address, version, f"declare migrate={{{step}: …}}")
-            state = self.migrate[step](state)
+            try:
+                state = self.migrate[step](state)
+            except Exception as error:
+                raise StateUnfit(
+                    f"the state of {address} (version {version}) cannot be used: its migration from version {step} "
+                    f"failed with {error!r}"
+                ) from error
         if self.model is None:
             return state
         try:

@@ -7,11 +7,13 @@ a time to live. It never comes to the process's code: the node applies it as it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import ceil
+from typing import Any
 
-from natsproc.errors import BadPayload, Error, OwnershipLost
+from natsproc.errors import BadPayload, Error, OwnershipLost, Refused
 from natsproc.protocol.messages import COMMAND, Command, Message, Receipt, encode
 from natsproc.protocol.names import Address, Names, key_of
 
@@ -19,6 +21,7 @@ from .claims import insist
 from .clock import later, now, seconds_between
 from .connection import Connection
 from .history import History
+from .registry import Registry
 
 STORE_SECONDS = 5.0
 _TTL = "Nats-TTL"
@@ -29,20 +32,38 @@ async def hold(
 ) -> Receipt:
     """Keep a command for whoever owns the process within `seconds` (whole ones, at least one).
 
-    Keeping it again under its id changes nothing. Raises: NotAllowed, TooLarge, NoServer, TimedOut.
+    Keeping it again under its id changes nothing. Raises: Refused for an answer to no open question; NotAllowed,
+    TooLarge, NoServer, TimedOut.
     """
+    deadline = asyncio.get_running_loop().time() + STORE_SECONDS
+    if command.verb == "answer":
+        record = await insist(lambda: Registry(connection, names).get(address), deadline)
+        command = _named(address, command, record.asks if record else ())
     ttl = max(1, ceil(seconds))
     message = Message(command.id, connection.sender, command.to_json(), now(), kind=COMMAND)
     payload = encode(message.to_json(), "command")
     headers = {"Nats-Msg-Id": f"{key_of(address)}.{connection.sender}.{COMMAND}.{command.id}", _TTL: str(ttl)}
     subject = names.inbox(address, connection.sender)
-    deadline = asyncio.get_running_loop().time() + STORE_SECONDS
     stored = await insist(lambda: connection.store(subject, payload, headers=headers, timeout=2.0), deadline)
     until = later(ttl)
     return Receipt(
         command.id, command.verb, "accepted", f"nobody serves {address} now: held until {until}", connection.sender,
         data={"held_until": until, "position": int(stored["seq"])},
     )  # fmt: skip
+
+
+def _named(address: Address, command: Command, asks: Sequence[Mapping[str, Any]]) -> Command:
+    """An answer that names the open question that it is for: held, it must not come to another. Raises: Refused."""
+    wanted = command.data.get("ask")
+    meant = [str(ask.get("ask")) for ask in asks if wanted is None or ask.get("ask") == str(wanted)]
+    if not meant:
+        what = "asks nothing" if wanted is None else f"has no open question {str(wanted)!r}"
+        raise Refused(
+            f"{address} {what}, and an answer is held for an open question only: answer once it asks"
+        )
+    if len(meant) > 1:
+        raise Refused(f"{address} asks more than one thing: name the one that is meant: {', '.join(meant)}")
+    return replace(command, data=command.data | {"ask": meant[0]})
 
 
 class HeldCommands:

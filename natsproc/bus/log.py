@@ -123,6 +123,11 @@ class EventLog:
         """Write an event that only natsproc writes; it is never dropped. Raises: as `append`."""
         return self._append(type, data, cause)
 
+    @property
+    def turns(self) -> bool:
+        """Whether a turn was begun in this run, by whichever owner."""
+        return self._carried.turns
+
     def snapshot(self) -> tuple[int, Carried]:
         """The offset given last, and what a successor has to know there; from any thread."""
         with self._lock:

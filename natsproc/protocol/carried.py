@@ -19,7 +19,7 @@ COMMANDED: Final = frozenset(
 )
 """The types of event that record a command."""
 
-CARRIED: Final = COMMANDED | {"received", "asked", "checkpointed", "exited"}
+CARRIED: Final = COMMANDED | {"received", "asked", "checkpointed", "turn_began", "exited"}
 """The types of event that change it."""
 
 
@@ -39,6 +39,7 @@ class Carried:
         for sender, command in (record or {}).get("commands") or ():
             self.commands[str(sender), str(command)] = None
         self.asks = Asks((record or {}).get("asks") or ())  #: what was asked, and its answers
+        self.turns = bool((record or {}).get("turns"))  #: whether the run has taken a turn
 
     def feed(self, type: str, data: Json, offset: int) -> None:
         """Take an event that counts into account."""
@@ -51,6 +52,8 @@ class Carried:
                 self.commands[str(data["sender"]), str(data["command"])] = None
             if len(self.commands) > COMMANDS:
                 del self.commands[next(iter(self.commands))]
+        elif type in ("turn_began", "exited"):
+            self.turns = type == "turn_began"
         self.asks.feed(type, data, offset)
 
     def settle(self, checkpoint: Checkpoint | None) -> None:
@@ -62,7 +65,7 @@ class Carried:
     def to_json(self) -> dict[str, Any]:
         """The fields of the claim record."""
         commands = {"commands": [list(command) for command in self.commands]} if self.commands else {}
-        return {"received": dict(self.received), "asks": self.asks.to_json(), **commands}
+        return {"received": dict(self.received), "asks": self.asks.to_json(), "turns": self.turns, **commands}
 
     def copy(self) -> Carried:
         return Carried(self.to_json())

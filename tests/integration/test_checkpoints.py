@@ -190,9 +190,10 @@ async def test_a_state_that_no_migration_leads_from_is_refused_and_the_run_goes_
     def broken(old):
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(natsproc.StateUnfit, match=r"of refused .*version 2.* ZeroDivisionError") as caught:
         async with mesh.own("refused", version=3, migrate={2: broken}):
             pytest.fail("began")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert "exited" not in [e.type for e in await events(handle)]
     async with mesh.own("refused", version=2) as proc:
         assert proc.state == {"n": 1}

@@ -6,10 +6,12 @@ import asyncio
 from datetime import datetime, timedelta
 
 import pytest
+from crashing import crashing
 from harness import running
 from test_sdk import events, make_mesh, until
 
 import natsproc
+from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History
 from natsproc.bus.holding import HeldCommands, hold
 from natsproc.errors import TimedOut
@@ -40,6 +42,13 @@ def bus(tmp_path_factory, version):
 async def mesh(bus):
     async with natsproc.connect(bus.url, sender="owner") as mesh:
         yield mesh
+
+
+@pytest.fixture
+async def connection(bus):
+    connection = await Connection.open(Endpoint((bus.url,), sender="tester"))
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture
@@ -181,6 +190,31 @@ async def test_one_that_stays_in_the_inbox_is_not_applied_by_the_next_owner(mesh
     await until(lambda: gone(viewer, handle.address))
     log = await events(handle, run="all")
     assert [e.type for e in log].count("interrupted") == 1
+
+
+async def test_an_answer_is_held_for_a_question_that_is_open_and_for_nothing_else(
+    bus, mesh, viewer, connection, id
+):
+    handle = viewer.process(id)
+    with pytest.raises(natsproc.Refused, match="asks nothing"):
+        await handle.answer("yes", hold=60)
+
+    async def asked():
+        return (record := await handle.record()) and record.asks
+
+    async with crashing(bus.url, connection, id) as proc:
+        asking = asyncio.create_task(proc.ask("Sure?"))
+        [ask] = await until(asked)
+    asking.cancel()
+    with pytest.raises(natsproc.Refused, match="no open question 'other'"):
+        await handle.answer("yes", "other", hold=60)
+    assert "held_until" in (await handle.answer("yes", hold=60)).data
+    kept = await held(viewer, handle.address)
+    assert Message.parse(kept.payload, "viewer", 1).data["data"]["ask"] == ask["ask"]
+    async with mesh.own(id) as proc:
+        assert await proc.ask("Sure?", timeout=20) == "yes"
+    with pytest.raises(natsproc.Refused, match="asks nothing"):
+        await handle.answer("yes", hold=60)
 
 
 async def test_messages_sent_before_a_held_command_are_not_lost_with_it(mesh, viewer, id):

@@ -8,11 +8,13 @@ import threading
 import time
 
 import pytest
+from crashing import crashing
 from harness import running
 from test_sdk import events, make_mesh, running_process, until
 
 import natsproc
 from natsproc.bus import inbox
+from natsproc.bus.connection import Connection, Endpoint
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,13 @@ def bus(tmp_path_factory, version):
 async def mesh(bus):
     async with natsproc.connect(bus.url) as mesh:
         yield mesh
+
+
+@pytest.fixture
+async def connection(bus):
+    connection = await Connection.open(Endpoint((bus.url,), sender="tester"))
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture
@@ -123,6 +132,27 @@ async def test_before_its_first_turn_a_function_is_interrupted_as_any_other(mesh
     assert (await handle.interrupt()).applied
     with pytest.raises(natsproc.Interrupted):
         await task
+
+
+async def test_who_recovers_a_run_that_has_taken_a_turn_is_not_ended_between_turns(
+    bus, mesh, viewer, connection
+):
+    handle = viewer.process("recovered")
+    async with crashing(bus.url, connection, "recovered") as proc:
+        async with proc.turn():
+            pass
+        await proc.flush()
+    for _ in range(2):  # the second knows it from the claim record alone
+        async with crashing(bus.url, connection, "recovered") as proc:
+            assert (await handle.interrupt()).why == "no turn is under way"
+            await proc.check()
+    async with mesh.own("recovered") as proc:
+        assert (await handle.interrupt()).status == "too_late"
+        await proc.check()
+    with pytest.raises(natsproc.Interrupted):  # the next run has taken none
+        async with mesh.own("recovered", restart=True):
+            assert (await handle.interrupt()).applied
+            await asyncio.sleep(60)
 
 
 async def test_of_two_turns_at_once_the_one_that_is_named_ends(mesh, viewer):

@@ -16,7 +16,7 @@ def test_the_last_position_of_each_sender_is_carried():
     ):
         carried.feed("received", data, 1)
     carried.feed("log", {"sender": "alice", "position": 99}, 1)
-    assert carried.to_json() == {"received": {"alice": 4, "bob": 7}, "asks": []}
+    assert carried.to_json() == {"received": {"alice": 4, "bob": 7}, "asks": [], "turns": False}
 
 
 def test_a_copy_goes_its_own_way():
@@ -24,6 +24,16 @@ def test_a_copy_goes_its_own_way():
     copy = carried.copy()
     carried.feed("received", {"sender": "alice", "position": 5}, 1)
     assert (copy.received, Carried(carried.to_json()).received) == ({"alice": 4}, {"alice": 5})
+
+
+def test_that_a_turn_was_taken_is_carried_to_the_end_of_the_run():
+    carried = Carried()
+    carried.feed("turn_began", {}, 1)
+    carried.feed("turn_ended", {"turn": 1, "status": "completed"}, 2)
+    carried = carried.copy()
+    assert carried.turns
+    carried.feed("exited", {"status": "completed"}, 3)
+    assert not Carried({"turns": True} | carried.to_json()).turns
 
 
 def test_commands_that_were_recorded_are_carried_and_only_the_last_of_them():

@@ -9,7 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from natsproc.bus.claims import insist
 from natsproc.bus.spool import DEFAULT_SIZE
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 IMPATIENCE_SECONDS = 2.0
 GIVE_UP_SECONDS = 10.0
 PATIENCE_SECONDS = 2.0
+CALLED_OFF = {"interrupt": ("interrupted", 130), "cancel": ("cancelled", 143)}  #: before it has begun
 
 
 async def run_command(
@@ -57,7 +58,7 @@ async def run_command(
     """Run a command under an address, and return how it ended once its terminal event is stored.
 
     In the `foreground` Ctrl-C is an interrupt, again within two seconds a cancel, and then a kill; SIGTERM and SIGHUP
-    cancel; Ctrl-Z is a pause, and the next a resume; SIGQUIT is passed on. A command that cannot be run ends with
+    cancel, also before it has begun, which then it never does; Ctrl-Z is a pause, and the next a resume; SIGQUIT is passed on. A command that cannot be run ends with
     code 126 or 127, and `error` says why. Cancelling this cancels the command, and waits for its end. While the server
     takes nothing, output goes to a spool of `spool` bytes on disk; once that is full the command waits, or with `drop`
     its output is dropped and counted.
@@ -97,6 +98,14 @@ async def run_command(
         hosted.attach(runner)
         return hosted, runner
 
+    async def call_off(verb: str, reason: str) -> Ended:
+        status, code = CALLED_OFF[verb]
+        runner.call_off()
+        with suppress(Error):  # the end says so, too
+            hosted.note(status, new_token(), mesh.sender, reason, None)
+        await hosted.while_storing(asyncio.create_task(hosted.end(status, code)), GIVE_UP_SECONDS)
+        return Ended(code)
+
     async def work() -> Ended:
         try:
             ended = await runner.run()
@@ -129,29 +138,41 @@ async def run_command(
             raise TimedOut(text) from None
 
     hurry = asyncio.Event()  # somebody has asked natsproc itself to end
-    hosted, runner = await mesh.io.call(begin())
+    early: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+    begun = False
 
     def command(verb: str, reason: str) -> None:
+        if not begun:
+            if early.done():
+                beginning.cancel()
+            else:
+                early.set_result((verb, reason))
+            return
         if verb in ("cancel", "kill"):
             mesh.io.post(hurry.set)
         mesh.io.submit(hosted.apply(Command(new_token(), verb, mesh.sender, reason)))
 
     def resize() -> None:
-        mesh.io.submit(runner.resize(Size.of(1)))
+        if begun:
+            mesh.io.submit(runner.resize(Size.of(1)))
 
     def ctrl_z() -> None:
+        if not begun:
+            return
         verb = "resume" if runner.paused else "pause"
         if verb == "pause" and pausing and not hosted.log.ended:
             pausing()
         command(verb, "Ctrl-Z")
 
     def quit() -> None:
-        mesh.io.submit(runner.signal(signal.SIGQUIT))
+        if begun:
+            mesh.io.submit(runner.signal(signal.SIGQUIT))
+        else:
+            command("cancel", "natsproc got SIGQUIT")
 
     others = {signal.SIGTSTP: ctrl_z, signal.SIGQUIT: quit, signal.SIGWINCH: resize}
 
-    keys = raw(wrapped.stdin) if wrapped.pty and wrapped.stdin is not None else nullcontext()
-    with _signals(command, others) if foreground else nullcontext(), keys:
+    async def follow() -> Ended:
         finished = asyncio.wrap_future(mesh.io.submit(finish()))
         try:
             return await asyncio.shield(finished)
@@ -159,6 +180,27 @@ async def run_command(
             command("cancel", "the code that ran it was cancelled")
             await finished
             raise
+
+    keys = raw(wrapped.stdin) if wrapped.pty and wrapped.stdin is not None else nullcontext()
+    with _signals(command, others) if foreground else nullcontext():
+        beginning = asyncio.ensure_future(mesh.io.call(begin()))
+        try:
+            first: list[asyncio.Future[Any]] = [beginning, early]
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if early.done():  # what is half claimed is claimed and ended, unless the server keeps us waiting
+                patience = GIVE_UP_SECONDS if mesh.connection.connected else PATIENCE_SECONDS
+                await asyncio.wait([beginning], timeout=patience)
+        finally:
+            if not beginning.done():
+                beginning.cancel()
+        if early.done() and (beginning.cancelled() or not beginning.done()):
+            return Ended(CALLED_OFF[early.result()[0]][1], error="it was called off before it had its id")
+        hosted, runner = await beginning
+        if early.done():
+            return await mesh.io.call(call_off(*early.result()))
+        begun = True
+        with keys:
+            return await follow()
 
 
 async def _close_lost(node: Node, address: Address) -> bool:

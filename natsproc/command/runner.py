@@ -111,6 +111,11 @@ class Runner:
                 self._feeder.pass_on(self._wrapped.stdin)
             return await self._to_the_end(self._session)
 
+    def call_off(self) -> None:
+        """It is never run: whatever it is told from now on is too late."""
+        self._tried.set()
+        self.over.set()
+
     async def _start(self, socket: str, stack: AsyncExitStack) -> Session:
         wrapped = self._wrapped
         env = dict(os.environ if wrapped.env is None else wrapped.env)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -121,3 +122,55 @@ async def test_a_command_is_not_taken_up_where_another_stopped(server: Server) -
             (1, "started"), (1, "output"), (1, "killed"), (1, "exited"),
             (2, "restarted"), (2, "output"), (2, "exited"),
         ]  # fmt: skip
+
+
+HALF_WAY = """
+import asyncio, sys, natsproc
+from natsproc.command.run import run_command
+from natsproc.command.runner import Wrapped
+
+async def main(url, *argv):
+    async with natsproc.connect(url, sender="owner") as mesh:
+        await mesh.io.call(mesh.started_node())
+        print("connected", flush=True)
+        sys.stdin.readline()
+        return await run_command(mesh, Wrapped(argv), id="half-way", foreground=True)
+
+sys.exit(asyncio.run(main(*sys.argv[1:])).code)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_a_signal_while_the_id_is_claimed_ends_it_before_it_begins(server, tmp_path, number, code):
+    await make_mesh(server.url)
+    touched, pipe = tmp_path / "touched", asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HALF_WAY, server.url, "touch", str(touched), stdin=pipe, stdout=pipe
+    )
+    try:
+        async with asyncio.timeout(60):
+            assert await child.stdout.readline() == b"connected\n"
+            server.freeze()
+            child.stdin.write(b"\n")
+            await child.stdin.drain()
+            while not catches(child.pid, signal.SIGTERM):
+                await asyncio.sleep(0.02)
+            child.send_signal(number)
+            await asyncio.sleep(0.2)  # it is to be heard first; later is no harm
+            server.thaw()
+            assert await child.wait() == code
+        async with natsproc.connect(server.url) as mesh:
+            tail = mesh.process("half-way").tail()
+            events = [item async for item in tail if isinstance(item, natsproc.Event)]
+        status = "cancelled" if code == 143 else "interrupted"
+        assert [event.type for event in events] == ["started", status, "exited"]
+        assert (events[-1].data["status"], events[-1].data["code"]) == (status, code)
+        assert not touched.exists()
+    finally:
+        if child.returncode is None:
+            child.kill()
+
+
+def catches(pid, number):
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigCgt" in line)
+    return bool(int(line.split()[1], 16) >> (number - 1) & 1)

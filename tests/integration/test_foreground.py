@@ -113,7 +113,7 @@ def test_sigterm_to_natsproc_cancels_the_command(shell: Shell) -> None:
 def test_ctrl_backslash_reaches_the_command_and_natsproc_lives_on(shell: Shell) -> None:
     code = """
 import signal
-signal.signal(signal.SIGQUIT, lambda *_: (print("dumped"), signal.signal(signal.SIGQUIT, signal.SIG_DFL)))
+signal.signal(signal.SIGQUIT, lambda *_: (signal.signal(signal.SIGQUIT, signal.SIG_DFL), print("dumped")))
 print("ready")
 while True: signal.pause()
 """

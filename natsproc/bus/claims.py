@@ -215,7 +215,10 @@ class _Claimant:
         self._deadline = asyncio.get_running_loop().time() + PATIENCE
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await insist(call, self._deadline)
+        try:
+            return await insist(call, self._deadline)
+        except ReadFailed as error:
+            raise TimedOut(f"{self._address} cannot be claimed now: {error}") from None
 
     async def take(self, restart: bool) -> Owned:
         """Carry out the claim, if the id is to be had. Raises: Conflict, and as `claim`."""

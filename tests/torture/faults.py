@@ -231,7 +231,7 @@ class KillLeader(Fault):
         await asyncio.to_thread(server.kill)
         await asyncio.sleep(dice.uniform(0, 3))
         await asyncio.to_thread(server.start)
-        deadline = asyncio.get_running_loop().time() + 20
+        deadline = asyncio.get_running_loop().time() + 60
         while asyncio.get_running_loop().time() < deadline:
             with suppress(Error):
                 found = await _cluster(world)

@@ -99,6 +99,7 @@ def test_a_reboot_leaves_nothing_that_misleads(home):
     status = embedded.status(home)
     kill(status["supervisor"])
     kill(status["pid"])
+    wait_for(lambda: not home.running, what="both locks to be let go")
     with pytest.raises(NoServer, match="natsproc up"):
         find()
     assert embedded.status(home) == {"running": False, "home": str(home.folder)}

@@ -24,6 +24,9 @@ from .registry import parse_record
 
 FIRST_SECONDS = (5.0, 30.0)  #: after which a node looks for the first time
 EVERY_SECONDS = 600.0
+ENDING_SECONDS = (
+    60.0  #: for which an owner may still be about to note in its claim record that its run has ended
+)
 TURN_SECONDS = 3600  #: for which no other node does
 _TURN = "_prune"
 
@@ -76,7 +79,7 @@ class Retention:
         if not (found or lives or ended):
             raise NoSuchProcess(f"no process {address} has run here: `natsproc ps -a` shows what has")
         if found:
-            _make_sure(address, found, log)
+            await self._make_sure(address, found, log)
         elif lives:
             raise Refused(f"{address} has no claim record, though its run has not ended: it was left alone")
         if dry_run:
@@ -89,6 +92,19 @@ class Retention:
             await purge(self._connection, self._names.inbox_stream, inbox, messages.position)
         await self._live.forget(key, live)
         await self._ended.forget(key, ended)  # the last, by which what was left half-way is found again
+
+    async def _make_sure(self, address: Address, found: Value, log: StoredEntry | None) -> None:
+        """The run has ended: its claim record says so, or the log's last entry, and nobody is left to. Raises: Refused."""
+        claim, last = Claim.parse(found.payload), Entry.parse(log.payload) if log else None
+        if claim.ended:
+            return
+        if not (log and last and last.type == EXITED and last.epoch == claim.epoch_at(found.revision)):
+            raise Refused(
+                f"{address} has not ended, and only what has ended is pruned: `natsproc kill {address}` ends it"
+            )
+        # its owner has yet to see that the end is its own: without the record it would believe that it lost the id
+        if seconds_between(log.time, await self._events.now()) < ENDING_SECONDS:
+            raise Refused(f"{address} is just ending, and was left alone: try again in a minute")
 
     async def _prune_log(self, address: Address, found: Value, log: StoredEntry | None) -> int:
         """Remove the log up to that entry, which is older than `found`, and the claim; returns its marker's revision."""
@@ -120,13 +136,3 @@ class Retention:
             for record in await self.ended(kept):
                 with suppress(Refused, NoSuchProcess, BadPayload):
                     await self.prune(record.address)
-
-
-def _make_sure(address: Address, found: Value, log: StoredEntry | None) -> None:
-    """The run has ended, as the claim record says or the last entry of the log. Raises: Refused."""
-    claim, last = Claim.parse(found.payload), Entry.parse(log.payload) if log else None
-    terminal = last and last.type == EXITED and last.epoch == claim.epoch_at(found.revision)
-    if not (claim.ended or terminal):
-        raise Refused(
-            f"{address} has not ended, and only what has ended is pruned: `natsproc kill {address}` ends it"
-        )

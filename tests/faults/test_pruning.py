@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-import pytest
-
 import natsproc
 from natsproc.errors import NoSuchProcess, Refused
 
 RUNS = 40
 
 
-@pytest.mark.slow  # once in some runs the starter loses its claim: an open fault
 async def test_pruning_never_takes_anything_from_who_starts_the_id_meanwhile(server, connection):
     pruned = refused = 0
 

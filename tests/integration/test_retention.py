@@ -2,13 +2,15 @@
 
 import asyncio
 import itertools
+from contextlib import suppress
 
 import pytest
 from harness import running
 from writing import A, own, record, until, writing
 
 import natsproc
-from natsproc.bus import checkpoints, limits, registry, retention, streams
+from natsproc import hosted
+from natsproc.bus import checkpoints, limits, log, registry, retention, streams
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History
 from natsproc.bus.kv import Bucket
@@ -174,6 +176,47 @@ async def test_an_id_that_is_started_again_meanwhile_is_left_alone(mesh, connect
     ]
     assert items[0].type == "restarted"
     assert items[0].offset == 6
+
+
+async def test_an_owner_that_is_just_ending_is_left_to_see_that_the_end_is_its_own(
+    mesh, connection, monkeypatch
+):
+    original, stored, over = log.confirm, asyncio.Event(), asyncio.Event()
+    main = asyncio.get_running_loop()
+
+    async def end():
+        async with mesh.own("ending") as proc:
+            await proc.emit("said", "all")
+            await proc.flush()
+            monkeypatch.setattr(log, "confirm", slowly)
+
+    async def slowly(*args):  # between the storing of the terminal event and the look at the claim
+        main.call_soon_threadsafe(stored.set)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(over.wait(), main))
+        return await original(*args)
+
+    ending = asyncio.create_task(end())
+    await stored.wait()
+    with pytest.raises(natsproc.Refused, match="just ending"):
+        await mesh.prune("ending")
+    over.set()
+    await ending
+    await mesh.prune("ending")
+
+
+async def test_who_was_killed_before_it_noted_its_end_is_pruned_a_while_later(
+    mesh, connection, names, monkeypatch
+):
+    async def never(*args):
+        raise natsproc.TimedOut("killed")
+
+    monkeypatch.setattr(hosted, "mark_ended", never)
+    await ran(mesh, "killed")
+    monkeypatch.setattr(retention, "ENDING_SECONDS", 0.5)
+    async with asyncio.timeout(20):
+        while await left(connection, names, "killed"):
+            with suppress(natsproc.Refused):
+                await mesh.prune("killed")
 
 
 async def test_what_was_pruned_half_way_is_pruned_by_the_next(mesh, connection, names, monkeypatch):

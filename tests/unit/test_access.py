@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natsproc.access import Authority, Credential, claims_of, permissions, write_private
+from natsproc.access import Authority, Credential, Scope, claims_of, grants_of, permissions, write_private
 from natsproc.errors import BadPayload
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
@@ -70,14 +70,44 @@ def test_a_credential_says_who_its_holder_is(authority, tmp_path):
         ("*.*.*.control.>",),
         ("*.*.*.control.*",),
         ("*.>", "*.*.*.control.{sender}"),
-        ("*.*.*.inbox.{sender}",),
+        ("*.*.*.control.{sender}", "proc.a.b.inbox.bob"),
+        ("*.*.*.*.{sender}", "proc.a.b.*.bob"),
+        ("*.*.*.events", "$JS.API.>"),
         (),
     ],
 )
 def test_a_name_that_the_server_does_not_enforce_is_not_pinned(authority, tmp_path, publish):
     path = tmp_path / "some.creds"
     path.write_text(authority.credential("alice", {"pub": publish, "sub": (">",)}))
-    assert Credential.read(path) == Credential("alice", pinned=False)
+    credential = Credential.read(path)
+    assert (credential.sender, credential.pinned) == ("alice", False)
+
+
+@pytest.mark.parametrize("right", ["watch", "send", "control", "own", "all"])
+def test_a_narrow_credential_is_pinned_too_and_says_that_it_needs_the_gate(authority, tmp_path, right):
+    path = tmp_path / "some.creds"
+    scopes = [Scope.parse(text) for text in ([] if right == "all" else ["build", "chat/*"])]
+    path.write_text(authority.credential("alice", grants_of([right], scopes)))
+    assert Credential.read(path) == Credential("alice", pinned=True, direct=right == "all")
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "direct"),
+    [
+        ([], [], True),
+        ([">"], [], True),
+        ([">"], ["$JS.>"], False),
+        ([], ["$JS.API.>"], False),
+        (["$JS.API.>"], ["$JS.API.STREAM.PURGE.>"], True),
+        (["proc.>"], [], False),
+    ],
+)
+def test_a_credential_says_whether_jetstream_answers_its_holder(tmp_path, allow, deny, direct):
+    path = tmp_path / "some.creds"
+    rights = {"pub": {"allow": allow, "deny": deny}}
+    token = base64.urlsafe_b64encode(json.dumps({"name": "alice", "nats": rights}).encode()).decode()
+    path.write_text(f"-----BEGIN NATS USER JWT-----\n.{token}.\n")
+    assert Credential.read(path).direct == direct
 
 
 def test_a_name_that_cannot_be_a_sender_is_made_one_and_not_pinned(authority, tmp_path):

@@ -1,8 +1,4 @@
-"""Who may do what: a local operator with its accounts, and credentials in which the sender is pinned.
-
-A credential names its sender, and the server lets it publish under that name only, so a receiver can trust
-the last token of a subject. Protocol: section 8.
-"""
+"""The keys of a mesh: a local operator with its accounts, and the credentials that they sign. Protocol: section 8."""
 
 from __future__ import annotations
 
@@ -18,32 +14,12 @@ from typing import TYPE_CHECKING, Any
 from natsproc.errors import BadPayload
 from natsproc.protocol.names import new_token, sanitize
 
+from .rights import FULL, Grants, permissions
+
 if TYPE_CHECKING:
     from nkeys import KeyPair
 
 Claims = dict[str, Any]
-Grants = dict[str, tuple[str, ...]]
-
-FULL: Grants = {
-    "pub": (
-        "*.*.*.events", "*.*.*.inbox.{sender}", "*.*.*.control.{sender}", "*.*.*.history.{sender}",
-        "*.*.*.viewers.{sender}", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$KV.>", "$O.>", "$SRV.>", "_INBOX.>",
-        "_NODE.>",
-    ),
-    "sub": (">",),
-}  # fmt: skip
-"""The rights of whoever owns the machine: everything, as itself.
-
-What only the server writes (`live`, `delivered`, `record`, `_nodes`) is nobody's to publish.
-"""
-
-
-def permissions(sender: str, grants: Grants = FULL) -> Claims:
-    """Say in a user JWT's terms what `sender` may publish and subscribe to."""
-    return {
-        direction: {"allow": [subject.format(sender=sender) for subject in subjects]}
-        for direction, subjects in grants.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -152,43 +128,6 @@ def claims_of(jwt: str) -> Claims:
     body = jwt.split(".")[1]
     claims: Claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     return claims
-
-
-@dataclass(frozen=True)
-class Credential:
-    """What a .creds file says of its holder."""
-
-    sender: str
-    pinned: bool  #: whether the server holds the holder to that name
-    expires: float | None = None  #: seconds since 1970, UTC
-
-    @classmethod
-    def read(cls, path: str | Path) -> Credential:
-        """Read a .creds file. Raises: BadPayload, naming the file."""
-        try:
-            claims = claims_of(Path(path).read_text().split("BEGIN NATS USER JWT-----")[1].split()[0])
-            name, allowed = str(claims["name"]), claims["nats"].get("pub", {}).get("allow") or [">"]
-        except OSError as error:
-            raise BadPayload(f"cannot read the credentials in {path}: {error.strerror}") from None
-        except (IndexError, KeyError, ValueError, AttributeError):
-            raise BadPayload(f"{path} is not a .creds file: there is no NATS user JWT in it") from None
-        as_itself, as_another = (
-            any(_covers(pattern, f"proc.n.i.control.{who}") for pattern in allowed) for who in (name, "?")
-        )
-        sender = sanitize(name, "anonymous")
-        return cls(sender, sender == name and as_itself and not as_another, claims.get("exp"))
-
-    @property
-    def expired(self) -> bool:
-        return self.expires is not None and self.expires <= time.time()
-
-
-def _covers(pattern: str, subject: str) -> bool:
-    """Whether a NATS subject pattern matches a subject."""
-    wanted, tokens = pattern.split("."), subject.split(".")
-    if wanted[-1] == ">" and len(tokens) >= len(wanted):
-        wanted, tokens = wanted[:-1], tokens[: len(wanted) - 1]
-    return len(wanted) == len(tokens) and all(w in ("*", t) for w, t in zip(wanted, tokens, strict=True))
 
 
 def local_sender() -> str:

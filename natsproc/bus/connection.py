@@ -18,6 +18,7 @@ from nats.aio.client import Client, RawCredentials, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from natsproc import errors
 from natsproc.errors import Closed, Error, NoServer, NotAllowed, ServerUnfit, TimedOut
 from natsproc.protocol.messages import decode_object, encode
 from natsproc.protocol.names import client_inbox, new_token, node_inbox
@@ -39,6 +40,7 @@ Headers = dict[str, str]
 Handler = Callable[[Msg], Awaitable[None]]
 
 
+NO_STREAM = 10059
 NO_SPACE = (10002, 10023, 10047, 10077)
 FULL = "is its disk full, or a limit on storage reached? Make room there, then restart it (`natsproc down`, `natsproc up`)"
 
@@ -52,6 +54,14 @@ class ApiError(Error):
         self.description = str(error.get("description", ""))
         text = f"JetStream refused {subject}: {self.description} ({self.err_code or self.code})"
         super().__init__(f"{text}; {FULL}" if self.err_code in NO_SPACE else text)
+
+
+class NoMesh(ApiError, errors.NoMesh):
+    """The public error, where JetStream has no such stream, or has it no more."""
+
+    def __init__(self, subject: str, error: dict[str, Any]) -> None:
+        super().__init__(subject, error)
+        self.args = (f"the mesh is not there, or a part of it is gone: {self}. `natsproc setup` makes it",)
 
 
 class NoResponders(Error):
@@ -343,7 +353,7 @@ class Connection:
     ) -> dict[str, Any]:
         """Call JetStream's API, as in `api("STREAM.INFO.PROC_EVENTS")`.
 
-        Raises: ApiError, ServerUnfit (no JetStream), and what `request` raises.
+        Raises: ApiError, NoMesh (no such stream), ServerUnfit (no JetStream), and what `request` raises.
         """
         subject = f"{self._api}.{call}"
         try:
@@ -357,7 +367,7 @@ class Connection:
             ) from None
         answer = decode_object(reply.data, subject)
         if error := answer.get("error"):
-            raise ApiError(subject, error)
+            raise (NoMesh if error.get("err_code") == NO_STREAM else ApiError)(subject, error)
         return answer
 
     def api_subject(self, call: str) -> str:

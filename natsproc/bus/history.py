@@ -68,7 +68,7 @@ class History:
 
     async def last(self, subject: str) -> StoredEntry | None:
         """Return a subject's last entry. Raises: what `Connection.request` raises."""
-        return _entry(await self.connection.request(f"{self._direct}.{subject}", node=True))
+        return await self._ask(f"{self._direct}.{subject}")
 
     async def first(self, subject: str, at: int = 1) -> StoredEntry | None:
         """Return a subject's first entry at or behind position `at`. Raises: as `last`."""
@@ -79,7 +79,14 @@ class History:
         return await self._get({"start_time": time, "next_by_subj": subject})
 
     async def _get(self, body: dict[str, Any]) -> StoredEntry | None:
-        return _entry(await self.connection.request(self._direct, encode(body), node=True))
+        return await self._ask(self._direct, encode(body))
+
+    async def _ask(self, subject: str, body: bytes = b"") -> StoredEntry | None:
+        try:
+            return _entry(await self.connection.request(subject, body, node=True))
+        except NoResponders:
+            await self.now()  # or there is no such stream
+            raise
 
     async def last_of(self, subjects: Sequence[str]) -> dict[str, StoredEntry]:
         """Return the last entries of many literal subjects, a thousand a request. Raises: ReadFailed."""
@@ -116,7 +123,7 @@ class History:
         return StoredEntry(message["seq"], payload, message["time"], message["subject"], headers)
 
     async def now(self) -> str:
-        """Return the server's clock, RFC 3339. Raises: what `Connection.request` raises."""
+        """Return the server's clock, RFC 3339. Raises: NoMesh, if there is no such stream; as `Connection.api`."""
         return str((await self.connection.api(f"STREAM.INFO.{self.stream}"))["ts"])
 
     async def read(
@@ -201,6 +208,8 @@ class History:
                 raise ReadFailed(f"{self.stream}: nothing came for {PATIENCE:g} s") from None
         else:
             item = queue.get_nowait()
+        if isinstance(item, NoResponders):
+            await self.now()  # or there is no such stream
         if isinstance(item, Exception):
             raise item
         return item

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -21,7 +22,7 @@ from natsproc.protocol.names import Address, Names, key_of, new_token
 
 from .claims import insist
 from .clock import now
-from .connection import Connection
+from .connection import Connection, Headers, NoResponders
 from .history import History
 from .registry import Registry
 
@@ -55,7 +56,7 @@ async def send(
 
     Repeating it with the same `id` within two minutes stores nothing, so a lost answer is retried here.
     Raises: NoSuchProcess, AlreadyEnded, Refused (the process takes no message at that time), TooLarge, BadPayload,
-    NotAllowed, NoServer, TimedOut.
+    NotAllowed, NoMesh, NoServer, TimedOut.
     """
     message = Message(id or new_token(), connection.sender, data, now(), kind=kind, when=when or "")
     payload = encode(message.to_json(), "message")
@@ -80,7 +81,7 @@ async def send(
                     f"run {record.run} of {address} has ended ({record.state}): nobody will read the message"
                 )
             check_landing(address, when or "", record.allow)
-            answer = await insist(lambda: connection.store(subject, payload, headers=headers, timeout=2.0))
+            answer = await insist(lambda: _store(connection, names, subject, payload, headers))
     except TimeoutError:
         if not connection.connected:
             raise NoServer(
@@ -96,6 +97,16 @@ async def send(
     return Stored(
         message.id, message.sender, int(answer["seq"]), record.run, 0 if duplicate else after, duplicate
     )
+
+
+async def _store(
+    connection: Connection, names: Names, subject: str, payload: bytes, headers: Headers
+) -> dict[str, Any]:
+    try:
+        return await connection.store(subject, payload, headers=headers, timeout=2.0)
+    except NoResponders:
+        await History(connection, names.inbox_stream).now()  # or there is no such stream
+        raise
 
 
 async def _end_of(connection: Connection, names: Names, address: Address) -> int:

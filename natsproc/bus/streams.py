@@ -21,7 +21,6 @@ OVERDUE_SECONDS = (
 )  #: a lease that old has expired, even if the server lost its TTL in a crash
 MARKER_SECONDS = 7 * 86400  #: for which the server knows since when a lease is gone
 ELECTION_SECONDS = 15.0  #: for which a cluster may be without a leader
-_NOT_FOUND = 10059
 _UNAVAILABLE = 503
 _EXISTS = 10058
 _NO_PLACE = 10005
@@ -138,10 +137,8 @@ async def inspect(connection: Connection, name: str) -> dict[str, Any] | None:
     """A stream's configuration and state, or None where there is no such stream."""
     try:
         return await connection.api(f"STREAM.INFO.{name}")
-    except ApiError as error:
-        if error.err_code == _NOT_FOUND:
-            return None
-        raise
+    except NoMesh:
+        return None
 
 
 async def _inspect_all(connection: Connection, wanted: list[str]) -> list[dict[str, Any] | None]:

@@ -18,8 +18,8 @@ from nats.aio.client import Client, RawCredentials, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from natsproc import errors
 from natsproc.errors import Closed, Error, NoServer, NotAllowed, ServerUnfit, TimedOut
+from natsproc.errors import NoMesh as PublicNoMesh
 from natsproc.protocol.messages import decode_object, encode
 from natsproc.protocol.names import client_inbox, new_token, node_inbox
 
@@ -56,7 +56,7 @@ class ApiError(Error):
         super().__init__(f"{text}; {FULL}" if self.err_code in NO_SPACE else text)
 
 
-class NoMesh(ApiError, errors.NoMesh):
+class NoMesh(ApiError, PublicNoMesh):
     """The public error, where JetStream has no such stream, or has it no more."""
 
     def __init__(self, subject: str, error: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import Any, Final
 
 DIM: Final = "2"
@@ -25,6 +26,21 @@ _SEQUENCE: Final = re.compile(
 _HARMLESS: Final = re.compile(r"\x1b\[[0-9;:]*m|\x1b\[[0-2]?K")
 _C1: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 _UNFINISHED: Final = re.compile(r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8})?\Z")
+
+
+def hidden_line(prompt: str) -> str:
+    """Ask on the terminal for a line without showing it, however long it is."""
+    import termios
+
+    before = termios.tcgetattr(0)
+    quiet = [*before[:3], before[3] & ~(termios.ECHO | termios.ICANON), *before[4:]]
+    try:
+        termios.tcsetattr(0, termios.TCSADRAIN, quiet)
+        print(prompt, end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline()
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        print(file=sys.stderr)
 
 
 def is_terminal(stream: Any) -> bool:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client, RawCredentials, Server
+from nats.aio.client import RawCredentials, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -22,6 +23,8 @@ from natsproc.errors import Closed, Error, NoServer, NotAllowed, ServerUnfit, Ti
 from natsproc.errors import NoMesh as PublicNoMesh
 from natsproc.protocol.messages import decode_object, encode
 from natsproc.protocol.names import client_inbox, new_token, node_inbox
+
+from .mended import Look, MendedClient
 
 OLDEST = (2, 11)
 CONNECT_TIMEOUT = 5.0
@@ -80,21 +83,7 @@ class Endpoint:
     options: dict[str, Any] = field(default_factory=dict)  #: user, password, token, tls … for nats-py
     domain: str | None = None  #: JetStream domain
     origin: str = ""  #: for people: where this choice came from, as in "NATS_URL"
-    look: Callable[[], tuple[str, str]] | None = field(default=None, compare=False)
-    """Where a server that may move is now, and its name; asked before every attempt to connect again."""
-
-
-class _Client(Client):
-    """nats-py's client, but it turns away from a stranger where the server that it looks for has been."""
-
-    look: Callable[[], tuple[str, str]] | None = None
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        if self.look and initial_connection and info.get("server_name") != self.look()[1]:
-            assert self._transport
-            self._transport.close()  # type: ignore[no-untyped-call]  # before anything was said
-            raise nats.errors.Error("the nats-server there is a stranger, not the embedded one")
-        await super()._process_info(info, initial_connection)
+    look: Look | None = field(default=None, compare=False)  #: asked before every attempt to connect again
 
 
 class Connection:
@@ -103,7 +92,7 @@ class Connection:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.sender = endpoint.sender
-        self.nc = _Client()
+        self.nc = MendedClient()
         self.nc.look = endpoint.look
         self.closed = asyncio.Event()
         self.reads = asyncio.Semaphore(2)  #: long reads of a stream take turns (history.py)
@@ -174,7 +163,9 @@ class Connection:
     def _look_again(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:
         """Choose where to connect again; a server that has moved is the only one in the pool from the next time on."""
         assert self.endpoint.look
-        self.nc.set_server_pool([self.endpoint.look()[0]])
+        url, _, options = self.endpoint.look()
+        self.nc.set_server_pool([url])
+        self.nc.options.update(options)
         return None, RECONNECT_WAIT
 
     async def _abandon(self) -> None:
@@ -194,6 +185,11 @@ class Connection:
                 "name others with --creds, or a context with --context"
             )
         detail = self._last_error or str(error) or "no answer"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return NoServer(
+                f"what answers at {where} cannot prove that it is the server meant ({error.verify_message}): somebody is "
+                "in between, it has a new authority (join anew), or a clock is wrong"
+            )
         return NoServer(
             f"no nats-server answers at {where}: {detail}. Start one with `natsproc up`, or name another with "
             "--server, --context or NATS_URL"
@@ -244,8 +240,9 @@ class Connection:
         self._last_error = str(error)
         if isinstance(error, ConnectionRefusedError):
             self._hopeless()
-        if not self._connected_once and _UNAUTHORIZED.search(str(error)):
-            raise error  # … but this one, which ends the first attempt to connect: others would go the same way
+        unproven = isinstance(error, ssl.SSLCertVerificationError)
+        if not self._connected_once and (unproven or _UNAUTHORIZED.search(str(error))):
+            raise error  # … but these, which end the first attempt to connect: others would go the same way
         found = _VIOLATION.search(str(error))
         if not found:
             return

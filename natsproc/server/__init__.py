@@ -23,14 +23,15 @@ def find_server(
 ) -> Endpoint:
     """Choose the server to connect to, as `natsproc.server.find.find` does.
 
-    With `start` the embedded server is started, and given a mesh of that `prefix`, if none is named and it
+    With `start` the embedded server is started, and given a mesh of that `prefix`, if none is named or joined and it
     does not run; blocks meanwhile, and says so once on stderr. Raises: what `find` and `embedded.start` raise.
     """
-    from . import embedded, find, home
+    from . import embedded, find, home, joined
 
     started = False
-    if start and not (server or context or os.environ.get("NATS_URL")):
-        started = embedded.start(home.Home.find(), prefix=prefix)
+    place = home.Home.find()
+    if start and not (server or context or os.environ.get("NATS_URL") or joined.load(place.joined)):
+        started = embedded.start(place, prefix=prefix)
     endpoint = find.find(server, creds, context, sender=sender)
     if started:
         where = endpoint.servers[0]

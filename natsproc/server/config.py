@@ -6,13 +6,14 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 from natsproc.access import Authority, claims_of, write_private
 from natsproc.errors import NoServer, ServerUnfit
 
-from .home import Durable, Home, State
+from .home import LOOPBACK, Durable, Home, State, host_port
 
 _SYNC = {"interval": "1s", "always": "always"}
 
@@ -77,18 +78,31 @@ def mesh_config(authority: Authority, version: str, *, jwts: Path, store: Path, 
 
 def server_config(home: Home, state: State, authority: Authority) -> str:
     """The embedded server's whole configuration; `nats-server.conf` says the same, and why."""
-    origins = [f"http://{host}:{state.ws_port}" for host in ("localhost", "127.0.0.1")]
     jwts, store = home.folder / "jwt", home.folder / state.store
     return f"""\
 server_name: {state.name}
-listen: "127.0.0.1:{state.port}"
+listen: "{host_port(state.host, state.port)}"
 max_payload: 1MB
 max_control_line: 65536
-websocket {{ listen: "127.0.0.1:{state.ws_port}", no_tls: true, allowed_origins: {json.dumps(origins)} }}
+{_listeners(home, state)}
 log_file: {_quoted(home.folder / "server.log")}
 logfile_size_limit: 16MB
 logfile_max_num: 3
 """ + mesh_config(authority, state.version, jwts=jwts, store=store, durable=state.durable)
+
+
+def _listeners(home: Home, state: State) -> str:
+    """TLS, if any, and the WebSocket, for pages of this very server's hosts only."""
+    hosts = dict.fromkeys(["localhost", LOOPBACK, state.near, *([socket.gethostname()] * state.tls)])
+    scheme = "https" if state.tls else "http"
+    origins = json.dumps([f"{scheme}://{host_port(host, state.ws_port)}" for host in hosts])
+    cert, key = (state.cert, state.key) if state.cert else (home.server_pem, home.server_pem)
+    files = f"cert_file: {_quoted(Path(cert))}, key_file: {_quoted(Path(key))}"
+    tls = f"tls {{ {files}, timeout: 10 }}" if state.tls else ""
+    where = (
+        f'listen: "{host_port(state.host, state.ws_port)}", {f"tls {{ {files} }}" if tls else "no_tls: true"}'
+    )
+    return f"{tls}\nwebsocket {{ {where}, allowed_origins: {origins} }}"
 
 
 def write_config(folder: Path, home: Home, authority: Authority, durable: Durable) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import stat
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,11 +19,13 @@ from natsproc.errors import Error, NotAllowed, TimedOut
 from natsproc.protocol.messages import decode_object
 from natsproc.protocol.names import Address, Names, new_token
 
-from .home import Home, State
+from .home import Home, State, is_loopback
+from .trust import context_for
 
 PLENTY, LITTLE = 5 << 30, 200 << 20  # bytes free on the store's disk
 MOST_SUBJECTS = 1_000_000  # a stream keeps its subjects in the server's memory
 CLOCK_SECONDS = 2.0
+CERTIFICATE_DAYS = 30
 STORE_SECONDS = 3.0
 _JSZ = "$SYS.REQ.SERVER.PING.JSZ"
 
@@ -211,26 +214,50 @@ def _embedded(home: Home, state: State) -> Iterator[Finding]:
         yield Finding("supervisor", text, "warning", f"see the logs in {home.folder}")
     else:
         yield Finding("supervisor", "keeps the server running")
-    if _lets_in_strangers(state):
+    yield from _reachable(state)
+    if _lets_in_strangers(home, state):
         advice = "`natsproc down`, then `natsproc up`"
         yield Finding("websocket", "takes connections from any web site", "problem", advice)
     else:
         yield Finding("websocket", f"{state.ws_url}, for pages of this machine only")
 
 
-def _lets_in_strangers(state: State) -> bool:
+def _reachable(state: State) -> Iterator[Finding]:
+    """Who can connect, and whether what they say is kept from others."""
+    if not state.tls and is_loopback(state.host):
+        yield Finding("network", "only this machine can connect")
+    elif not state.tls:
+        text = f"listens on {state.host} without TLS: whoever is on the way can read all, and act as anyone"
+        yield Finding("network", text, "problem", "`natsproc down`, then `natsproc up --tls`")
+    else:
+        yield Finding("network", f"listens on {state.host}, with TLS only")
+        days = (state.certificate_ends - time.time()) / 86400
+        text = f"the server's certificate, for {state.tls_name}, is good for another {max(days, 0):.0f} days"
+        if days > CERTIFICATE_DAYS:
+            yield Finding("certificate", text)
+        else:
+            renew = "put a new one there, then " if state.cert else ""
+            advice = f"{renew}`natsproc down` and `natsproc up`"
+            yield Finding("certificate", text, "warning" if days > 0 else "problem", advice)
+
+
+def _lets_in_strangers(home: Home, state: State) -> bool:
     """Whether a page of some web site could open a WebSocket."""
     request = (
         "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://example.com\r\nConnection: Upgrade\r\n"
         "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: bmF0c3Byb2Ntbm90LiEhIQ==\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", state.ws_port), 2) as peer:
+    with socket.create_connection((state.near, state.ws_port), 2) as peer:
+        if state.tls:
+            peer = context_for(home.ca(state)).wrap_socket(peer, server_hostname=state.tls_name)
         peer.sendall(request.encode())
         return peer.recv(64).split(b" ")[1:2] != [b"403"]
 
 
 def _files(endpoint: Endpoint, home: Home) -> Iterator[Finding]:
-    secrets = {home.keys, home.creds} | ({Path(endpoint.creds)} if endpoint.creds else set())
+    secrets = {home.keys, home.creds, home.authority_pem, home.server_pem} | (
+        {Path(endpoint.creds)} if endpoint.creds else set()
+    )
     exposed = [path for path in secrets if _is_open(path)]
     for path in exposed:
         yield Finding("files", f"others on this machine can read {path}", "problem", f"chmod 600 {path}")

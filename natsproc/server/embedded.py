@@ -15,6 +15,7 @@ from natsproc.bus.limits import Limits
 from natsproc.errors import Error
 from natsproc.protocol.names import DEFAULT_PREFIX, Names, new_token
 
+from . import certificates, joined
 from .config import find_program, version_of
 from .home import Durable, Home, State
 
@@ -30,6 +31,11 @@ class Wishes:
     ws_port: int | None = None
     store: str | None = None  #: an absolute path
     durable: Durable | None = None
+    host: str | None = None  #: the address to listen on
+    tls: bool | None = None
+    cert: str | None = None  #: absolute paths, as `key` and `ca`; empty for a certificate of the home's own
+    key: str | None = None
+    ca: str | None = None
 
     def over(self, state: State) -> State:
         """The settings of a home with these instead."""
@@ -47,11 +53,13 @@ def start(
 
     Blocks until both are so. However many start it at once, one server runs.
 
-    Raises: Error with the end of its log if it does not come up, or if it runs otherwise than wished;
+    Raises: Error with the end of its log if it does not come up, or if it runs otherwise than wished, or on a
+    machine that has joined another's mesh;
     NoServer, ServerUnfit if there is no fit nats-server program; TimedOut.
     """
     wishes = wishes or Wishes()
     with home.changing():
+        joined.refuse_if_joined(home)
         prepare(home)
         started = home.supervisor.holder() is None
         state = _launch(home, wishes) if started else home.load()
@@ -99,7 +107,7 @@ def _launch(home: Home, wishes: Wishes) -> State:
             )  # fmt: skip
         if _comes_up(home, state):
             return state
-        if _is_free(state.port) and _is_free(state.ws_port):
+        if _is_free(state.host, state.port) and _is_free(state.host, state.ws_port):
             break
     raise _failure(home)
 
@@ -121,29 +129,41 @@ def _failure(home: Home) -> Error:
 def _settle(home: Home, wishes: Wishes) -> State:
     """Choose ports and store: as wished, else as remembered, else the default, else any free port."""
     state = wishes.over(home.load() or State(f"natsproc-{new_token(8)}", PORT, WS_PORT))
-    port = _choose_port(state.port, asked=wishes.port is not None)
-    ws_port = _choose_port(state.ws_port, asked=wishes.ws_port is not None, besides=port)
-    return replace(state, port=port, ws_port=ws_port)
+    if not _is_free(state.host, 0):
+        raise Error(f"{state.host} is no address of this machine that a server could listen on")
+    port = _choose_port(state.host, state.port, asked=wishes.port is not None)
+    ws_port = _choose_port(state.host, state.ws_port, asked=wishes.ws_port is not None, besides=port)
+    return certificates.settle(home, replace(state, port=port, ws_port=ws_port))
 
 
-def _choose_port(port: int, *, asked: bool, besides: int = 0) -> int:
-    if port != besides and _is_free(port):
+def _choose_port(host: str, port: int, *, asked: bool, besides: int = 0) -> int:
+    if port != besides and _is_free(host, port):
         return port
     if asked:
         raise Error(f"port {port} is taken; leave it out and natsproc takes a free one")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with _bound(host, 0) as probe:
         return int(probe.getsockname()[1])
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nats-server does
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
+def _is_free(host: str, port: int) -> bool:
+    try:
+        _bound(host, port).close()
+    except OSError:
+        return False
     return True
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket on that address, as nats-server would have it. Raises: OSError."""
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    probe = socket.socket(family)
+    try:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+    except OSError:
+        probe.close()
+        raise
+    return probe
 
 
 def _make_mesh(home: Home, state: State, prefix: str, limits: Limits | None) -> None:
@@ -184,6 +204,6 @@ def status(home: Home) -> dict[str, Any]:
     state = home.load()
     pid = home.server.holder()
     if state is None or not home.running:
-        return {"running": False, "home": str(home.folder)}
+        return {"running": False, "home": str(home.folder), **joined.describe(home)}
     supervisor = {"supervisor": home.supervisor.holder(), "home": str(home.folder)}
     return {"running": state.answers(), "pid": pid, **home.describe(state), **supervisor}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -19,7 +20,9 @@ from natsproc.bus.connection import Endpoint
 from natsproc.errors import BadName, BadPayload, Error, NoServer, NotAllowed
 from natsproc.protocol.names import check_name, sanitize
 
+from . import joined
 from .home import Home, State
+from .trust import trusting
 
 _SCHEMES = ("nats", "tls", "ws", "wss")
 
@@ -35,8 +38,8 @@ def find(
 
     `server` is a URL, or several with commas between; `creds` the path of a .creds file; `context` a
     context of the `nats` CLI (ADR-21), in which `server` and `creds` replace what it says. Without them it
-    is `NATS_URL` (with `NATS_CREDS`, `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_NKEY`), then the
-    embedded server. `sender` is who to be where no credential says it.
+    is `NATS_URL` (with `NATS_CREDS`, `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_NKEY`, `NATS_CA`, `NATS_CERT`, `NATS_KEY`), then the
+    mesh that this machine has joined, then the embedded server. `sender` is who to be where no credential says it.
 
     Raises: NoServer if there is none; BadName, BadPayload for a context or file that cannot be used;
     NotAllowed for credentials that have expired or belong to another sender.
@@ -51,6 +54,8 @@ def find(
     settings = settings | {name: value for name, value in (("url", server), ("creds", creds)) if value}
     if "url" in settings:
         return _with_sender(_named(settings, origin, place), sender)
+    if there := joined.endpoint(place.joined):
+        return _with_sender(replace(there, creds=creds or there.creds), sender)
     with place.changing(shared=True):  # one that is just being started is waited for
         state = place.load()
     if state is None or not place.running:
@@ -63,15 +68,21 @@ def find(
 
 def endpoint_of(home: Home, state: State, *, creds: str | None = None, sender: str | None = None) -> Endpoint:
     """The embedded server of a home, by its local credential or another one."""
+    own = _embedded(home, state)
+    return _with_sender(replace(own, creds=creds or own.creds), sender)
 
-    def look() -> tuple[str, str]:
+
+def _embedded(home: Home, state: State) -> Endpoint:
+    def look() -> tuple[str, str, dict[str, Any]]:
         now = None
         with suppress(Error):  # it is asked for again
             now = home.load()
-        return (now or state).url, (now or state).name
+        now = now or state
+        return now.url, now.name, trusting(home.ca(now), now.tls_name) if now.tls else {}
 
-    own = Endpoint((state.url,), creds=creds or str(home.creds), origin="the embedded server", look=look)
-    return _with_sender(own, sender)
+    return Endpoint(
+        (state.url,), creds=str(home.creds), options=look()[2], origin="the embedded server", look=look
+    )
 
 
 def _named(settings: Mapping[str, Any], origin: str, home: Home) -> Endpoint:
@@ -86,9 +97,11 @@ def _named(settings: Mapping[str, Any], origin: str, home: Home) -> Endpoint:
         options["tls"] = _tls(settings)
     if "tls_first" in settings:
         options["tls_handshake_first"] = True
-    creds, own = settings.get("creds"), home.load()
-    if not creds and not options and own and set(servers) <= {own.url, own.ws_url}:
-        creds = home.creds  # our own server, by its URL
+    creds = settings.get("creds")
+    if not options and (known := _known(home, servers)):
+        creds, options = creds or known.creds, known.options
+        if known.options and servers[0].startswith("nats:"):
+            servers = known.servers  # by TLS, even if that is not what they say
     return Endpoint(
         servers,
         creds=str(Path(creds).expanduser().absolute()) if creds else None,
@@ -96,6 +109,17 @@ def _named(settings: Mapping[str, Any], origin: str, home: Home) -> Endpoint:
         domain=settings.get("jetstream_domain"),
         origin=origin,
     )
+
+
+def _known(home: Home, servers: tuple[str, ...]) -> Endpoint | None:
+    """Our own server, or that of the mesh that was joined, if it is the one whose URLs these are."""
+    state, there = home.load(), joined.endpoint(home.joined)
+    places = {"".join(url.partition("://")[1:]) for url in servers}
+    if there and places <= {"".join(url.partition("://")[1:]) for url in there.servers}:
+        return there
+    if state and places <= {"".join(url.partition("://")[1:]) for url in (state.url, state.ws_url)}:
+        return _embedded(home, state)
+    return None
 
 
 def _split(urls: str) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -125,8 +149,6 @@ def _split(urls: str) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 def _tls(settings: Mapping[str, Any]) -> Any:
-    import ssl
-
     try:
         made = ssl.create_default_context(cafile=settings.get("ca"))
         if "cert" in settings:
@@ -137,7 +159,7 @@ def _tls(settings: Mapping[str, Any]) -> Any:
 
 
 def _environment() -> dict[str, Any]:
-    names = ("url", "creds", "user", "password", "token", "nkey")
+    names = ("url", "creds", "user", "password", "token", "nkey", "ca", "cert", "key")
     return {name: value for name in names if (value := os.environ.get(f"NATS_{name.upper()}"))}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import json
 import os
 import signal
@@ -22,6 +23,26 @@ from natsproc.access import write_private
 from natsproc.errors import Error, TimedOut
 
 Durable = Literal["interval", "always"]
+LOOPBACK = "127.0.0.1"
+_LOOPBACK_OF = {"0.0.0.0": LOOPBACK, "::": "::1"}
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether it stands for all addresses of the machine."""
+    return host in _LOOPBACK_OF
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def host_port(host: str, port: int) -> str:
+    """Host and port, as URLs have them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True)
@@ -33,22 +54,38 @@ class State:
     ws_port: int
     store: str = "store"  #: relative to the home, unless absolute
     durable: Durable = "interval"
+    host: str = LOOPBACK  #: the address that it listens on
+    tls: bool = False
+    cert: str = ""  #: a certificate that was given, its key and its authority, as paths; else the home's own
+    key: str = ""
+    ca: str = ""
+    tls_name: str = ""  #: in the certificate, by which clients know the server
+    certificate_ends: float = 0.0  #: seconds since 1970
     version: str = ""  #: of the nats-server that ran last
     started: float = 0.0  #: seconds since 1970
     restarts: int = 0  #: since `natsproc up`
 
     @property
+    def near(self) -> str:
+        """The address by which this machine itself reaches it."""
+        return _LOOPBACK_OF.get(self.host, self.host)
+
+    @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return self.url_at(self.near)
+
+    def url_at(self, host: str, port: int = 0) -> str:
+        """Its URL for clients by another host name or address of it."""
+        return f"{'tls' if self.tls else 'nats'}://{host_port(host, port or self.port)}"
 
     @property
     def ws_url(self) -> str:
-        return f"ws://127.0.0.1:{self.ws_port}"
+        return f"{'wss' if self.tls else 'ws'}://{host_port(self.near, self.ws_port)}"
 
     def answers(self, timeout: float = 1.0) -> bool:
         """Whether this very server greets on its port."""
         with contextlib.suppress(OSError, ValueError, IndexError):
-            with socket.create_connection(("127.0.0.1", self.port), timeout) as peer:
+            with socket.create_connection((self.near, self.port), timeout) as peer:
                 peer.settimeout(timeout)
                 greeting = peer.makefile("rb").readline().partition(b" ")[2]
             return bool(json.loads(greeting)["server_name"] == self.name)
@@ -148,6 +185,34 @@ class Home:
         return self.folder / "local.creds"
 
     @property
+    def tls(self) -> Path:
+        """Where certificates of its own are."""
+        return self.folder / "tls"
+
+    @property
+    def authority_pem(self) -> Path:
+        return self.tls / "authority.pem"
+
+    @property
+    def ca_pem(self) -> Path:
+        return self.tls / "ca.pem"
+
+    @property
+    def server_pem(self) -> Path:
+        return self.tls / "server.pem"
+
+    @property
+    def joined(self) -> Path:
+        """Where a mesh on another machine is remembered that this one has joined."""
+        return self.folder / "joined"
+
+    def ca(self, state: State) -> str:
+        """The authority by which clients know the server, as PEM; empty where it is one that the system knows."""
+        if not state.tls or (state.cert and not state.ca):
+            return ""
+        return (Path(state.ca) if state.cert else self.ca_pem).read_text()
+
+    @property
     def supervisor(self) -> LifeLock:
         return LifeLock(self.folder / "supervisor.lock")
 
@@ -206,7 +271,8 @@ class Home:
         """Where the server is found, in full."""
         store = str(self.folder / state.store)
         where = {"url": state.url, "ws_url": state.ws_url, "creds": str(self.creds), "store": store}
-        return {**asdict(state), **where}
+        ca = {"ca": str(self.ca_pem)} if state.tls and not state.cert else {}
+        return {**asdict(state), **where, **ca}
 
     def last_words(self, lines: int = 6) -> str:
         """The end of what server and supervisor logged, for people."""

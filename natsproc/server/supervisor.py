@@ -20,6 +20,7 @@ from pathlib import Path
 from natsproc.access import Authority, write_private
 from natsproc.errors import Error
 
+from . import certificates
 from .config import find_program, server_config, version_of
 from .home import Home, State
 
@@ -69,6 +70,7 @@ def spawn(home: Home, restarts: int) -> tuple[subprocess.Popen[bytes], State]:
     state = replace(state, version=version_of(program), restarts=restarts, started=time.time())
     config = home.folder / "server.conf"
     with contextlib.suppress(OSError):  # on a full disk those of the last start will do
+        state = _certified(home, state)
         home.save(state)
         write_private(config, server_config(home, state, authority))
     (home.folder / state.store).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -85,6 +87,15 @@ def spawn(home: Home, restarts: int) -> tuple[subprocess.Popen[bytes], State]:
     finally:
         os.close(lock)
     return process, state
+
+
+def _certified(home: Home, state: State) -> State:
+    """With a new certificate, if the one there is comes near its end; whatever fails, the old one will do."""
+    try:
+        return certificates.settle(home, state)
+    except Error as error:
+        _log(f"the certificate stays as it is: {error}")
+        return state
 
 
 def _log(text: str) -> None:

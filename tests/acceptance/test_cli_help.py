@@ -171,7 +171,7 @@ def completed(cli: Cli, *words: str) -> list[str]:
 
 
 def test_the_shell_completes_commands_options_and_topics(cli: Cli) -> None:
-    assert completed(cli, "in") == ["inspect", "interrupt"]
+    assert completed(cli, "in") == ["inspect", "interrupt", "invite"]
     assert "--reason" in completed(cli, "interrupt", "--r")
     assert completed(cli, "cheat", "ta") == ["tail"]
     shown = subprocess.run(

@@ -49,7 +49,18 @@ def test_up_status_doctor_down(home):
     assert doctor.returncode == 0, doctor.stdout
     assert {line[0] for line in doctor.stdout.splitlines()} == {"✓"}
     findings = [json.loads(line) for line in natsproc("doctor", "-o", "json").stdout.splitlines()]
-    about = {"server", "streams", "storage", "rights", "clock", "disk", "supervisor", "websocket", "files"}
+    about = {
+        "server",
+        "streams",
+        "storage",
+        "rights",
+        "clock",
+        "disk",
+        "supervisor",
+        "network",
+        "websocket",
+        "files",
+    }
     assert {finding["about"] for finding in findings} == about
 
     conflict = natsproc("up", "--port", free_port())

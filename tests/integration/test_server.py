@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import socket
+import ssl
 import stat
 import subprocess
 import time
@@ -127,13 +128,14 @@ def test_it_listens_on_this_machine_only(home):
     assert {address.port for address in at} == {embedded.PORT, embedded.WS_PORT}
 
 
-def websocket_answer(ws_url: str, origin: str | None = None) -> int:
+def websocket_answer(ws_url: str, origin: str | None = None, tls: ssl.SSLContext | None = None) -> int:
     """Ask for a WebSocket as a browser does, and return the HTTP status."""
-    host, port = ws_url.removeprefix("ws://").split(":")
+    host, port = ws_url.partition("://")[2].split(":")
     lines = ["GET / HTTP/1.1", f"Host: {host}:{port}", "Upgrade: websocket", "Connection: Upgrade"]
     lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng=="]
     lines += [f"Origin: {origin}"] if origin else []
     with socket.create_connection((host, int(port)), 5) as peer:
+        peer = tls.wrap_socket(peer, server_hostname=host) if tls else peer
         peer.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         return int(peer.recv(1000).split(b" ")[1])
 

@@ -14,15 +14,17 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from natsproc import hard as force
 from natsproc import stacks
 from natsproc.errors import Cancelled, Interrupted
 from natsproc.protocol.messages import Outcome
 from natsproc.scopes import IDLE, Order, Scope, TaskScope, ThreadScope, around, innermost
+
+T = TypeVar("T")
 
 GRACE = 0.05
 """Seconds that a hard interrupt gives the code to come to an await or a check before it is forced."""
@@ -57,7 +59,7 @@ class Interruptions:
         self._main: Scope[Any] | None = None
         self._scopes: list[Scope[Any]] = []  # open ones, in order of entry, without the main scope
         self._orders: set[Order] = set()  # not settled yet
-        self._ended = False
+        self._ended = self._forced = False
         self.reset()
         _all.add(self)
 
@@ -91,11 +93,24 @@ class Interruptions:
         if self.lost:
             raise self.lost
         if self._orders:
-            await asyncio.sleep(0)  # so that code which never suspends is reached, too
+            await self.heed(asyncio.sleep(0))  # so that code which never suspends is reached, too
         while self.paused and not self.being_stopped():
             self._resumed.clear()
             if self.paused:
-                await self._resumed.wait()
+                await self.heed(self._resumed.wait())
+
+    async def heed(self, waited: Awaitable[T]) -> T:
+        """Wait for it, as every call of the code does that waits: one that is cancelled for a loss is told of the loss."""
+        try:
+            return await waited
+        except asyncio.CancelledError as cancelled:
+            self.tell_loss(cancelled)
+            raise
+
+    def tell_loss(self, error: BaseException | None) -> None:
+        """Raise the loss in place of the cancellation that it has brought, while the code has time to tidy up."""
+        if self.lost and not self._forced and isinstance(error, asyncio.CancelledError):
+            raise self.lost from None
 
     def check(self) -> None:
         """The same for plain code in any thread of the process, and where such code is stopped.
@@ -147,6 +162,7 @@ class Interruptions:
 
     def cancel(self, *, hard: bool = False) -> Future:
         """End the function, whatever scopes are open."""
+        self._forced = self._forced or hard
         return self._send(Order(None), hard)
 
     def pause(self) -> Future:

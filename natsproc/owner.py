@@ -160,9 +160,11 @@ class Process(Core, Speaking):
         await self._interruptions.gate()
         offset = self._append(type, data, cause)
         if self._log.full:
-            await self._io.call(self._log.room())
+            await self._interruptions.heed(self._io.call(self._log.room()))
         elif self._appended % YIELD_EVERY == 0:
-            await asyncio.sleep(0)  # a loop that only writes can be interrupted, too
+            await self._interruptions.heed(
+                asyncio.sleep(0)
+            )  # a loop that only writes can be interrupted, too
         return offset
 
     def stream(self, name: str = "text") -> TextStream:
@@ -183,7 +185,7 @@ class Process(Core, Speaking):
         await self._interruptions.gate()
         try:
             async with asyncio.timeout(timeout):
-                message = await self._mailbox.take()
+                message = await self._interruptions.heed(self._mailbox.take())
         except TimeoutError:
             raise TimedOut(f"{self.address} received nothing within {timeout:g} s") from None
         self._mailbox.record(self._log, message)
@@ -221,7 +223,7 @@ class Process(Core, Speaking):
         asked, timed_out = self._begin(question, choices, id), False
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.shield(asyncio.wrap_future(asked.answer))
+                return await self._interruptions.heed(asyncio.shield(asyncio.wrap_future(asked.answer)))
         except TimeoutError:
             timed_out = True
             raise TimedOut(f"nobody answered {question!r} within {timeout:g} s") from None
@@ -249,7 +251,7 @@ class Process(Core, Speaking):
     async def check(self) -> None:
         """Wait while paused, and let an interrupt land here. Raises: Interrupted."""
         await self._interruptions.gate()
-        await asyncio.sleep(0)
+        await self._interruptions.heed(asyncio.sleep(0))
 
     async def checkpoint(self, state: Any) -> int:
         """Save a state, together with what was received so far; returns the offset of the event that says so.
@@ -260,14 +262,14 @@ class Process(Core, Speaking):
         Raises: BadPayload; OwnershipLost, and nothing was saved; AlreadyEnded; NotAllowed.
         """
         await self._interruptions.gate()
-        offset = await self._io.call(self._checkpoint(state))
+        offset = await self._interruptions.heed(self._io.call(self._checkpoint(state)))
         self._hosted.state = state
         return offset
 
     async def flush(self) -> None:
         """Return when everything written so far is stored, and still counts. Raises: OwnershipLost."""
         if not self._io.forked:
-            await self._io.call(self._log.flush())
+            await self._interruptions.heed(self._io.call(self._log.flush()))
 
 
 class BlockingProcess(Core, BlockingSpeaking):

@@ -179,6 +179,8 @@ class TaskScope(Scope["asyncio.Task[Any]"]):
                 self.runner.uncancel()
             if self.fired:
                 self._exit(error, outer=self.runner.cancelling() > self._before)
+        if not self.main:
+            self.owner.tell_loss(error)
 
 
 class ThreadScope(Scope[int]):

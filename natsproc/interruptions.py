@@ -108,7 +108,7 @@ class Interruptions:
             raise
 
     def tell_loss(self, error: BaseException | None) -> None:
-        """Raise the loss in place of the cancellation that it has brought, while the code has time to tidy up."""
+        """Raise the loss in place of the cancellation that it has brought; the one that comes later is meant."""
         if self.lost and not self._forced and isinstance(error, asyncio.CancelledError):
             raise self.lost from None
 

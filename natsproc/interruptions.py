@@ -59,6 +59,7 @@ class Interruptions:
         self._main: Scope[Any] | None = None
         self._scopes: list[Scope[Any]] = []  # open ones, in order of entry, without the main scope
         self._orders: set[Order] = set()  # not settled yet
+        self._turns: set[int] = set()  # that were begun, by their numbers
         self._ended = self._forced = False
         self.reset()
         _all.add(self)
@@ -221,6 +222,7 @@ class Interruptions:
         with self._changed:
             if scope.turn is not None:
                 scope.turn.begin()  # whoever has read of it finds it open
+                self._turns.add(scope.turn.number)
             scope.runner, scope.outer, scope.open = runner, innermost.get(), True
             innermost.set(scope)
             if not scope.main:
@@ -269,9 +271,7 @@ class Interruptions:
             innermost = {scope.runner: scope for scope in live} if order.interrupt else {}
             targets = list(innermost.values()) or ([self._main] if order.whole else [])
             if not targets:
-                order.settle(
-                    IDLE if order.turn is None else Outcome("too_late", f"turn {order.turn} is over")
-                )
+                order.settle(IDLE if order.turn is None else self._no_such_turn(order.turn))
                 return
             order.open = set(targets)
             for scope in targets:
@@ -282,6 +282,13 @@ class Interruptions:
                     scope.runner.cancel()
                     scope.runner.add_done_callback(partial(self._gone, scope))
             self._changed.notify_all()
+
+    def _no_such_turn(self, turn: int) -> Outcome:
+        if turn in self._turns:
+            return Outcome("too_late", f"turn {turn} is over")
+        return Outcome(
+            "too_late", f"there has been no turn {turn} under this owner; `natsproc tail` shows them"
+        )
 
     def _gone(self, scope: TaskScope, task: asyncio.Task[Any]) -> None:
         """A task ended with a scope open, in a generator that it abandoned."""

@@ -224,18 +224,19 @@ class _Claimant:
         """Carry out the claim, if the id is to be had. Raises: Conflict, and as `claim`."""
         found = await self._insist(lambda: self._bucket.get(key_of(self._address), leader=True))
         record, revision = (Claim.parse(found.payload), found.revision) if found else (None, 0)
-        reading, alive = _Reading(), False
+        reading, alive, silent = _Reading(), False, False
         if record is not None:
             alive = not record.ended and await self._answers(record.epoch_at(revision))
             if not alive:
                 reading = await self._look(record)
-                alive = not (reading.ended or record.ended) and await self._lives(record, revision)
+                if not (reading.ended or record.ended):
+                    alive, silent = await self._lives(record, revision)
         while True:
             if record is not None and reading.last is not None:
                 record = replace(record, run=reading.last.run)
             record = ownership.take(
                 self._address, record, revision, node=self._node, nonce=new_token(24), alive=alive,
-                ended=reading.ended, restart=restart,
+                silent=silent, ended=reading.ended, restart=restart,
             )  # fmt: skip
             writing = asyncio.ensure_future(self._write(record, revision))
             try:
@@ -319,8 +320,8 @@ class _Claimant:
                             return True
         return False
 
-    async def _lives(self, record: Claim, revision: int) -> bool:
-        """Whether the silent process's node holds a lease, in which case it is left alone.
+    async def _lives(self, record: Claim, revision: int) -> tuple[bool, bool]:
+        """Whether the process is left alone, as its node holds a lease or it answers by now, and whether it is silent.
 
         After an outage of the server every lease has just expired: then they get the time to renew it. One that is
         overdue and has not expired gets it, too: a server that crashed may have lost its TTL.
@@ -330,17 +331,17 @@ class _Claimant:
             entry = await self._insist(lambda: self._leases.last_from_leader(self._lease + record.node))
             marker = marker_of(entry.headers or {}) if entry else "none"
             if entry is None or marker not in ("", "expired"):
-                return False
+                return False, True
             if not marker and Lease.parse(entry.payload).goodbye:
-                return False
+                return False, True
             age = seconds_between(entry.time, await self._insist(self._history.now))
             if not marker and age <= OVERDUE_SECONDS:
-                return True
+                return True, True
             left = LEASE_SECONDS - (age if marker else 0)
             if waited or left <= 0:
-                return False
+                return False, True
             await asyncio.sleep(left)
             if await self._answers(record.epoch_at(revision)):
-                return True
+                return True, False
             waited = True
-        return False
+        return False, True

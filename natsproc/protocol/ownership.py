@@ -240,30 +240,39 @@ def take(
     node: str,
     nonce: str,
     alive: bool,
+    silent: bool = False,
     ended: bool = False,
     restart: bool = False,
 ) -> Claim:
     """The record with which a claimant takes the id, to be written if `revision` is still the last one.
 
-    `alive`: the process of `claim` answers a ping. `ended`: its run has ended, as the log says (the record's
+    `alive`: the process of `claim` answers a ping, or is `silent` and its node holds a lease. `ended`: its run has ended, as the log says (the record's
     own word is a hint, and heeded too). `restart`: a next run is asked for.
     Raises: AlreadyRunning; AlreadyEnded. Protocol: section 4.
     """
     if claim is None:
         return Claim(nonce, node)
     if alive:
-        epoch = claim.epoch_at(revision)
-        raise AlreadyRunning(
-            f"{address} is running on node {claim.node} (epoch {epoch}): watch it with `natsproc tail {address}`, "
-            "or choose another id",
-            node=claim.node,
-            epoch=epoch,
-        )
+        raise _already_running(address, claim, claim.epoch_at(revision), silent)
     ended = ended or claim.ended
     if ended and not restart:
         raise already_ended(address, claim.run)
     run = claim.run + 1 if ended else claim.run
     return replace(claim, nonce=nonce, node=node, epoch=0, run=run, ended=False)
+
+
+def _already_running(address: Address, claim: Claim, epoch: int, silent: bool) -> AlreadyRunning:
+    text = (
+        f"{address} is running on node {claim.node} (epoch {epoch}): watch it with `natsproc tail {address}`, "
+        "or choose another id"
+    )
+    if silent:
+        text = (
+            f"{address} does not answer, and its node {claim.node} (epoch {epoch}) holds a lease: it is starting or "
+            "overloaded, or was stopped, cut off or killed just now. If it is gone its lease runs out within seconds: "
+            "try again then, and see `natsproc ps`"
+        )
+    return AlreadyRunning(text, node=claim.node, epoch=epoch)
 
 
 def already_ended(address: Address, run: int) -> AlreadyEnded:

@@ -111,6 +111,11 @@ async def test_an_interrupt_for_a_turn_that_is_over_and_one_between_turns_come_t
             assert first.number < second.number
             late = await handle.interrupt(turn=first.number)
             assert (late.status, late.why) == ("too_late", f"turn {first.number} is over")
+            never = await handle.interrupt(turn=second.number + 1)
+            assert (never.status, never.why.partition(";")[0]) == (
+                "too_late",
+                f"there has been no turn {second.number + 1} under this owner",
+            )
             await asyncio.sleep(0.05)
         idle = await handle.interrupt()
         assert (idle.status, idle.why) == ("too_late", "no turn is under way")

@@ -320,8 +320,8 @@ def test_a_cursor_older_than_a_pruned_table_may_be_right():
         check_cursor(Cursor(5, 3, 1, 7), TABLE[1:])
 
 
-def claimed(claim=None, revision=0, *, alive=False, ended=False, restart=False):
-    return take(ADDRESS, claim, revision, node="new", nonce="n2", alive=alive, ended=ended, restart=restart)
+def claimed(claim=None, revision=0, *, alive=False, **more):
+    return take(ADDRESS, claim, revision, node="new", nonce="n2", alive=alive, **more)
 
 
 OLD = Claim("n1", "old", epoch=7, run=3, cuts=TABLE, extra={"later": 1})
@@ -344,6 +344,9 @@ def test_whoever_takes_over_keeps_the_run_and_the_cuts_and_gets_a_new_epoch():
 def test_a_live_process_is_left_alone(restart):
     with pytest.raises(AlreadyRunning, match=r"build is running on node old \(epoch 7\)") as caught:
         claimed(OLD, 8, alive=True, restart=restart)
+    assert (caught.value.node, caught.value.epoch) == ("old", 7)
+    with pytest.raises(AlreadyRunning, match=r"does not answer.*node old \(epoch 7\).*try again") as caught:
+        claimed(OLD, 8, alive=True, silent=True, restart=restart)
     assert (caught.value.node, caught.value.epoch) == ("old", 7)
 
 

@@ -125,7 +125,9 @@ async def test_an_interrupt_for_a_turn_that_is_over_and_one_between_turns_come_t
     assert (await handle.wait()).status == "completed"
     seen = await events(handle)
     assert [e.data["status"] for e in seen if e.type == "turn_ended"] == ["completed"] * 2
-    assert [e.data["why"] for e in seen if e.type == "refused"] == [late.why, idle.why, hard.why]
+    assert [e.data["why"] for e in seen if e.type == "refused"] == [
+        receipt.why for receipt in (late, never, idle, hard)
+    ]
 
 
 async def test_before_its_first_turn_a_function_is_interrupted_as_any_other(mesh, viewer):

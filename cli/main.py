@@ -36,6 +36,11 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "cancel": "Ask a process to end, and make it after a grace time.",
         "kill": "End a process at once.",
     },
+    "Access": {
+        "grant": "Give out a credential: who may watch, send, control or own what.",
+        "grants": "List what was granted, and what was revoked.",
+        "revoke": "End a credential at once.",
+    },
     "From inside a process": {
         "emit": "Write an event to the log of the process that this runs in.",
         "receive": "Take the next message from the inbox of the process that this runs in.",

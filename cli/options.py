@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
@@ -43,7 +44,7 @@ class Target:
             creds=self.creds,
             context=self.context,
             namespace="default" if self.namespace in (None, "*") else self.namespace,
-            prefix=self.prefix or "proc",
+            prefix=self.prefix,
             start=start,
         )
 
@@ -216,6 +217,10 @@ MaxEvents = Annotated[
     typer.Option(
         "--max-events-per-process", min=0, metavar="N", help="2000000 unless said, 0 without a bound."
     ),
+]
+Keys = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The keys to do it with; keys.json of NATSPROC_HOME unless said."),
 ]
 Hold = Annotated[
     float | None,

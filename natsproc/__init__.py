@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from .functions import process, run
+    from .granting import Granted, grant, grants, revoke
     from .handle import Exit, ProcessHandle
     from .local import current
     from .owner import BlockingProcess, Process
@@ -63,6 +64,7 @@ _WHERE = {
         "Refused", "ServerUnfit", "StateUnfit", "TimedOut", "TooLarge", "Unreachable",
     ),
     "functions": ("process", "run"),
+    "granting": ("Granted", "grant", "grants", "revoke"),
     "handle": ("Exit", "ProcessHandle"),
     "local": ("current",),
     "owner": ("BlockingProcess", "Process"),
@@ -74,12 +76,12 @@ _WHERE = {
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "BlockingProcess", "BlockingTurn", "Cancelled",
-    "Closed", "Error", "Event", "Exit", "HardInterrupt", "Interrupted", "Mesh", "MeshMismatch", "Message",
-    "NoMesh", "NoServer", "NoSuchProcess", "NotAllowed", "Notice", "OwnershipLost", "Partial", "Process",
-    "ProcessFailed", "ProcessHandle", "ProcessInfo", "Receipt", "Refused", "Sent", "ServerUnfit",
-    "StateUnfit", "Tail", "Taken", "TimedOut", "TooLarge", "Turn", "Unreachable", "connect", "current",
-    "process", "run",
+    "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "BlockingProcess", "BlockingTurn",
+    "Cancelled", "Closed", "Error", "Event", "Exit", "Granted", "HardInterrupt", "Interrupted", "Mesh",
+    "MeshMismatch", "Message", "NoMesh", "NoServer", "NoSuchProcess", "NotAllowed", "Notice",
+    "OwnershipLost", "Partial", "Process", "ProcessFailed", "ProcessHandle", "ProcessInfo", "Receipt",
+    "Refused", "Sent", "ServerUnfit", "StateUnfit", "Tail", "Taken", "TimedOut", "TooLarge", "Turn",
+    "Unreachable", "connect", "current", "grant", "grants", "process", "revoke", "run",
 ]  # fmt: skip
 
 

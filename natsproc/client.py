@@ -7,9 +7,10 @@ thin face on what runs there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc.bus import streams
@@ -29,6 +30,8 @@ from .handle import ProcessHandle
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from .access import Grant
+    from .granting import Granted
     from .node import Node, WhenFull
     from .owner import Process
     from .states import Migrations
@@ -45,27 +48,33 @@ def connect(
     creds: str | None = None,
     context: str | None = None,
     namespace: str = DEFAULT_NAMESPACE,
-    prefix: str = DEFAULT_PREFIX,
+    prefix: str | None = None,
     sender: str | None = None,
     start: bool = False,
 ) -> Mesh:
     """Describe the mesh to connect to; `async with natsproc.connect() as mesh` opens it.
 
-    `server` is a URL or several with commas, `creds` the path of a .creds file, `context` one of the `nats`
-    command's contexts. With none of them `NATS_URL` is taken, then the embedded server, which `start=True`
-    starts if it does not run. `namespace` is used for ids that name none, `prefix` tells meshes apart on one
-    server, `sender` is a name to go by where the credential gives none.
+    `server` is a URL or several with commas, `creds` the path of a .creds file, or of one with a credential in
+    one line; `context` is one of the `nats` command's contexts. With none of them it is a line in `NATSPROC_GRANT`,
+    then `NATS_URL`, then the embedded server, which `start=True` starts if it does not run. `namespace` is used for
+    ids that name none, `prefix` tells meshes apart on one server (`proc`, unless the line says otherwise), `sender` is a
+    name to go by where the credential gives none.
 
     Opening raises: NoServer, ServerUnfit, NoMesh, MeshMismatch, NotAllowed, BadName.
     """
     check_name(namespace, "namespace")
-    names = Names(prefix)
+    names = None if prefix is None else Names(prefix)
 
     def find() -> Endpoint:
         from natsproc.server import find_server
 
         return find_server(
-            server=server, creds=creds, context=context, sender=sender, start=start, prefix=prefix
+            server=server,
+            creds=creds,
+            context=context,
+            sender=sender,
+            start=start,
+            prefix=prefix or DEFAULT_PREFIX,
         )
 
     return Mesh(find, names, namespace)
@@ -74,8 +83,9 @@ def connect(
 class Mesh:
     """All the processes under one prefix on one NATS account. Made by `connect`."""
 
-    def __init__(self, find: Callable[[], Endpoint], names: Names, namespace: str) -> None:
-        self.names = names
+    def __init__(self, find: Callable[[], Endpoint], names: Names | None, namespace: str) -> None:
+        self.names = names or Names()
+        self._prefix_said = names is not None
         self.namespace = namespace
         self._find = find
         self._io: IOThread | None = None
@@ -109,6 +119,8 @@ class Mesh:
 
     async def _open(self, endpoint: Endpoint) -> None:
         self.connection = await Connection.open(endpoint)
+        if endpoint.prefix and not self._prefix_said:
+            self.names = Names(endpoint.prefix)
         try:
             await streams.check(self.connection, self.names)
         except NotAllowed:
@@ -194,6 +206,26 @@ class Mesh:
         return [
             ProcessInfo(record, quiet.get(record.address), gone.get(record.address)) for record in records
         ]
+
+    async def grant(
+        self, sender: str, can: Iterable[str], on: Iterable[str] = (), *, seconds: float | None = 86400.0
+    ) -> Granted:
+        """Make a credential for this mesh, with the keys of NATSPROC_HOME: see `natsproc.grant`.
+
+        Raises: as that; Refused if this mesh's server does not go by these keys.
+        """
+        from . import granting
+
+        granting.insist_on_keys(self.connection.endpoint)
+        make = partial(granting.grant, sender, tuple(can), tuple(on), seconds=seconds, url=self.url)
+        return await asyncio.to_thread(make, namespace=self.namespace, prefix=self.names.prefix)
+
+    async def revoke(self, sender: str, *, key: str | None = None) -> Sequence[Grant]:
+        """End what `sender` was granted, at once: see `natsproc.revoke`. Raises: as that, and Refused as `grant`."""
+        from . import granting
+
+        granting.insist_on_keys(self.connection.endpoint)
+        return await asyncio.to_thread(granting.revoke, sender, key=key, server=self.url)
 
     async def ended(self, older: float = 0.0, *, namespace: str | None = None) -> Sequence[Record]:
         """The records of what ended at least `older` seconds ago, by the server's clock; the oldest first."""

@@ -4,19 +4,24 @@ A credential names its sender, and the server lets it publish under that name on
 the last token of a subject. Protocol: section 8.
 """
 
-from .credential import Credential
+from .credential import Credential, to_line
 from .keys import Authority, claims_of, local_sender, write_private
-from .rights import FULL, Grants, Scope, grants_of, permissions
+from .ledger import Grant
+from .rights import FULL, RIGHTS, Grants, Right, Scope, grants_of, permissions
 
 __all__ = [
     "FULL",
+    "RIGHTS",
     "Authority",
     "Credential",
+    "Grant",
     "Grants",
+    "Right",
     "Scope",
     "claims_of",
     "grants_of",
     "local_sender",
     "permissions",
+    "to_line",
     "write_private",
 ]

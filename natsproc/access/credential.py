@@ -2,48 +2,105 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from natsproc.errors import BadPayload
 from natsproc.protocol.names import sanitize
 
-from .keys import claims_of
+from .keys import claims_of, creds_text
 
 _SAID_BY_SENDERS = ("inbox", "control", "history", "viewers", "send", "hold", "own", "*")
 """The fourth token of subjects whose last one is the sender, or a wildcard for it."""
 
+_ASKS = "$JS.API.STREAM.INFO.X"
+
+
+LINE = "natsproc_"
+"""How a credential in one line begins; behind it is JSON in base64url."""
+
 
 @dataclass(frozen=True)
 class Credential:
-    """What a .creds file says of its holder."""
+    """What a credential says of its holder, and what it is."""
 
     sender: str
     pinned: bool  #: whether the server holds the holder to that name
     expires: float | None = None  #: seconds since 1970, UTC
     direct: bool = True  #: whether the holder may ask JetStream itself, and not only the gate
+    text: str = field(default="", repr=False, compare=False)  #: as in a .creds file
+    issuer: str = field(default="", compare=False)  #: public key of the account that it is for
+    key: str = field(default="", compare=False)  #: its own public key
+    url: str = field(default="", compare=False)  #: of the server, if it came in one line
+    prefix: str = field(default="", compare=False)  #: of the mesh, likewise
+    ca: str = field(
+        default="", compare=False, repr=False
+    )  #: by which the server's certificate is known, likewise
+    tls_name: str = field(default="", compare=False)  #: the name in that
 
     @classmethod
     def read(cls, path: str | Path) -> Credential:
-        """Read a .creds file. Raises: BadPayload, naming the file."""
+        """Read a file with a .creds text or a line in it. Raises: BadPayload, naming the file."""
         try:
-            claims = claims_of(Path(path).read_text().split("BEGIN NATS USER JWT-----")[1].split()[0])
-            name, may = str(claims["name"]), claims["nats"].get("pub", {})
-            allowed, denied = may.get("allow") or [">"], may.get("deny") or []
+            return cls.of(Path(path).read_text(), str(path))
         except OSError as error:
             raise BadPayload(f"cannot read the credentials in {path}: {error.strerror}") from None
-        except (IndexError, KeyError, ValueError, AttributeError):
-            raise BadPayload(f"{path} is not a .creds file: there is no NATS user JWT in it") from None
-        sender = sanitize(name, "anonymous")
-        asks = "$JS.API.STREAM.INFO.X"
-        direct = any(_covers(p, asks) for p in allowed) and not any(_covers(p, asks) for p in denied)
-        return cls(sender, sender == name and _pins(allowed, name), claims.get("exp"), direct)
+        except UnicodeDecodeError:
+            raise _unreadable(str(path)) from None
+
+    @classmethod
+    def of(cls, text: str, where: str) -> Credential:
+        """Read what a .creds file has, or a credential in one line. Raises: BadPayload, naming `where` it is from."""
+        try:
+            around = {}
+            if text.strip().startswith(LINE):
+                around = _unpacked(text.strip().removeprefix(LINE))
+                text = creds_text(around["jwt"], around["seed"])
+            claims = claims_of(text.split("BEGIN NATS USER JWT-----")[1].split()[0])
+            name, nats = str(claims["name"]), claims["nats"]
+            may = nats.get("pub", {})
+            allowed, denied = may.get("allow") or [">"], may.get("deny") or []
+            sender = sanitize(name, "anonymous")
+            return cls(
+                sender,
+                sender == name and _pins(allowed, name),
+                claims.get("exp"),
+                any(_covers(p, _ASKS) for p in allowed) and not any(_covers(p, _ASKS) for p in denied),
+                text,
+                str(nats.get("issuer_account") or claims.get("iss", "")),
+                str(claims.get("sub", "")),
+                str(around.get("nats") or around.get("url") or ""),
+                *(str(around.get(name, "")) for name in ("prefix", "ca", "tls_name")),
+            )
+        except (IndexError, KeyError, ValueError, AttributeError, TypeError):
+            raise _unreadable(where) from None
 
     @property
     def expired(self) -> bool:
         return self.expires is not None and self.expires <= time.time()
+
+
+def to_line(text: str, **around: str) -> str:
+    """Write a .creds text in one line, as a browser takes it, with what else it has to know (section 8.2)."""
+    jwt, seed = (
+        text.split(f"BEGIN {what}-----")[1].split()[0] for what in ("NATS USER JWT", "USER NKEY SEED")
+    )
+    packed = json.dumps({name: value for name, value in around.items() if value} | {"jwt": jwt, "seed": seed})
+    return LINE + base64.urlsafe_b64encode(packed.encode()).rstrip(b"=").decode()
+
+
+def _unpacked(packed: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
+    return found
+
+
+def _unreadable(where: str) -> BadPayload:
+    return BadPayload(f"{where} is not a .creds file: there is no NATS user JWT in it")
 
 
 def _pins(allowed: Sequence[str], name: str) -> bool:

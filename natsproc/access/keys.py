@@ -7,7 +7,8 @@ import getpass
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,12 +82,37 @@ class Authority:
         user = _new_key(nkeys.PREFIX_BYTE_USER)
         account = nkeys.from_seed((self.system_seed if system else self.account_seed).encode())
         claims = {"type": "user", "subs": -1, "data": -1, "payload": -1, **permissions(sender, grants)}
-        token = _sign(account, user, sender, claims, expires)
-        return (
-            f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
-            "Whoever has this file can act in its name: keep it to yourself.\n\n"
-            f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
-        )
+        return creds_text(_sign(account, user, sender, claims, expires), user.seed.decode())
+
+    @property
+    def account(self) -> str:
+        """The public key of the mesh's account, which its credentials name as their issuer."""
+        return str(claims_of(self.account_jwt)["sub"])
+
+    def revoking(self, revoked: Mapping[str, int], *, forget: Collection[str] = ()) -> Authority:
+        """The same with an account JWT that refuses these users' keys, if issued at these seconds or before.
+
+        What it has refused before stays so, but for the keys to `forget`.
+        """
+        import nkeys
+
+        old = claims_of(self.account_jwt)
+        claims = {name: value for name, value in old["nats"].items() if name != "version"}
+        refused = {**claims.get("revocations", {}), **revoked}
+        claims["revocations"] = {key: since for key, since in refused.items() if key not in forget}
+        operator, account = (nkeys.from_seed(s.encode()) for s in (self.operator_seed, self.account_seed))
+        # a server keeps the one that was issued last
+        jwt = _sign(operator, account, old["name"], claims, issued=int(old["iat"]) + 1)
+        return replace(self, account_jwt=jwt)
+
+
+def creds_text(jwt: str, seed: str) -> str:
+    """What a .creds file has."""
+    return (
+        f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
+        "Whoever has this file can act in its name: keep it to yourself.\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    )
 
 
 def _account(*, jetstream: bool) -> Claims:
@@ -102,11 +128,19 @@ def _new_key(prefix: int) -> KeyPair:
     return nkeys.from_seed(nkeys.encode_seed(os.urandom(32), prefix))
 
 
-def _sign(issuer: KeyPair, subject: KeyPair, name: str, nats: Claims, expires: float | None = None) -> str:
-    """Make a JWT as nats-server reads them (version 2)."""
+def _sign(
+    issuer: KeyPair,
+    subject: KeyPair,
+    name: str,
+    nats: Claims,
+    expires: float | None = None,
+    *,
+    issued: int = 0,
+) -> str:
+    """Make a JWT as nats-server reads them (version 2), issued now or, if that is later, at `issued`."""
     claims = {
         "jti": new_token(26),
-        "iat": int(time.time()),
+        "iat": max(int(time.time()), issued),
         "iss": issuer.public_key.decode(),
         "sub": subject.public_key.decode(),
         "name": name,

@@ -76,8 +76,9 @@ class Endpoint:
     """Which server, and as whom."""
 
     servers: tuple[str, ...]
-    creds: str | None = None  #: path of a .creds file
-    secret: str = field(default="", repr=False)  #: or the text of one
+    creds: str | None = None  #: path of the file of the credential
+    secret: str = field(default="", repr=False)  #: its text, as in a .creds file
+    prefix: str = ""  #: of the mesh that it is for, if it says so
     sender: str = "anonymous"  #: the name in the credential, or a claimed one
     verified: bool = False  #: whether the server pins the sender by permission
     options: dict[str, Any] = field(default_factory=dict)  #: user, password, token, tls … for nats-py

@@ -30,7 +30,8 @@ def find_server(
 
     started = False
     place = home.Home.find()
-    if start and not (server or context or os.environ.get("NATS_URL") or joined.load(place.joined)):
+    named = server or context or os.environ.get("NATS_URL") or os.environ.get(find.GRANT)
+    if start and not (named or joined.load(place.joined)):
         started = embedded.start(place, prefix=prefix)
     endpoint = find.find(server, creds, context, sender=sender)
     if started:

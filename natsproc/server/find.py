@@ -24,6 +24,7 @@ from . import joined
 from .home import Home, State
 from .trust import trusting
 
+GRANT = "NATSPROC_GRANT"
 _SCHEMES = ("nats", "tls", "ws", "wss")
 
 
@@ -38,24 +39,31 @@ def find(
 
     `server` is a URL, or several with commas between; `creds` the path of a .creds file; `context` a
     context of the `nats` CLI (ADR-21), in which `server` and `creds` replace what it says. Without them it
-    is `NATS_URL` (with `NATS_CREDS`, `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_NKEY`, `NATS_CA`, `NATS_CERT`, `NATS_KEY`), then the
+    is `NATSPROC_GRANT`, a credential in one line that may name its server, as a file of `creds` may; then
+    `NATS_URL` (with `NATS_CREDS`, `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_NKEY`, `NATS_CA`, `NATS_CERT`, `NATS_KEY`), then the
     mesh that this machine has joined, then the embedded server. `sender` is who to be where no credential says it.
 
     Raises: NoServer if there is none; BadName, BadPayload for a context or file that cannot be used;
     NotAllowed for credentials that have expired or belong to another sender.
     """
     place = Home.find()
+    granted = None if context is not None or server is not None else _granted(creds)
     if context is not None:
         settings, origin = _context(context), f"context {context!r}"
+    elif granted and granted.url:
+        settings, origin = {"url": granted.url}, creds or GRANT
     elif server is None and os.environ.get("NATS_URL"):
         settings, origin = _environment(), "NATS_URL"
     else:
         settings, origin = {}, ""
     settings = settings | {name: value for name, value in (("url", server), ("creds", creds)) if value}
     if "url" in settings:
-        return _with_sender(_named(settings, origin, place), sender)
+        named = _named(settings, origin, place)
+        if granted and granted.tls_name and not named.options:
+            named = replace(named, options=trusting(granted.ca, granted.tls_name))
+        return _with_sender(named, sender, granted)
     if there := joined.endpoint(place.joined):
-        return _with_sender(replace(there, creds=creds or there.creds), sender)
+        return _with_sender(replace(there, creds=creds or there.creds), sender, granted)
     with place.changing(shared=True):  # one that is just being started is waited for
         state = place.load()
     if state is None or not place.running:
@@ -63,13 +71,28 @@ def find(
             "no nats-server is running here, and none was named: start one with `natsproc up`, or name one "
             "with --server, --context or NATS_URL"
         )
-    return endpoint_of(place, state, creds=creds, sender=sender)
+    return endpoint_of(place, state, creds=creds, sender=sender, granted=granted)
 
 
-def endpoint_of(home: Home, state: State, *, creds: str | None = None, sender: str | None = None) -> Endpoint:
+def _granted(creds: str | None) -> Credential | None:
+    """The credential that may say where its server is: in a file that was named, or in the environment."""
+    if creds is not None:
+        return Credential.read(creds)
+    line = os.environ.get(GRANT)
+    return Credential.of(line, GRANT) if line else None
+
+
+def endpoint_of(
+    home: Home,
+    state: State,
+    *,
+    creds: str | None = None,
+    sender: str | None = None,
+    granted: Credential | None = None,
+) -> Endpoint:
     """The embedded server of a home, by its local credential or another one."""
     own = _embedded(home, state)
-    return _with_sender(replace(own, creds=creds or own.creds), sender)
+    return _with_sender(replace(own, creds=creds or own.creds), sender, granted)
 
 
 def _embedded(home: Home, state: State) -> Endpoint:
@@ -180,20 +203,20 @@ def _context(name: str) -> dict[str, Any]:
     return {"url": "nats://localhost:4222", **settings}
 
 
-def _with_sender(endpoint: Endpoint, wished: str | None) -> Endpoint:
+def _with_sender(endpoint: Endpoint, wished: str | None, granted: Credential | None = None) -> Endpoint:
     """Settle who we are: the name in the credential, a wished one where it pins none, or the user's."""
     if wished is not None:
         check_name(wished, "sender")
-    if endpoint.creds is None:
+    credential = granted or (Credential.read(endpoint.creds) if endpoint.creds else None)
+    if credential is None:
         user = sanitize(str(endpoint.options.get("user", "")), local_sender())
         return replace(endpoint, sender=wished or user)
-    credential = Credential.read(endpoint.creds)
+    where = f"the credentials in {endpoint.creds or GRANT}"
     if credential.expired:
-        raise NotAllowed(f"the credentials in {endpoint.creds} have expired: ask for new ones")
+        raise NotAllowed(f"{where} have expired: ask for new ones")
+    endpoint = replace(endpoint, secret=credential.text, prefix=credential.prefix)
     if not credential.pinned:
         return replace(endpoint, sender=wished or credential.sender)
     if wished not in (None, credential.sender):
-        raise NotAllowed(
-            f"the credentials in {endpoint.creds} speak as {credential.sender!r}, not {wished!r}"
-        )
+        raise NotAllowed(f"{where} speak as {credential.sender!r}, not {wished!r}")
     return replace(endpoint, sender=credential.sender, verified=True)

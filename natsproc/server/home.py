@@ -80,7 +80,11 @@ class State:
 
     @property
     def ws_url(self) -> str:
-        return f"{'wss' if self.tls else 'ws'}://{host_port(self.near, self.ws_port)}"
+        return self.ws_url_at(self.near)
+
+    def ws_url_at(self, host: str) -> str:
+        """The same for WebSocket."""
+        return f"{'wss' if self.tls else 'ws'}://{host_port(host, self.ws_port)}"
 
     def answers(self, timeout: float = 1.0) -> bool:
         """Whether this very server greets on its port."""

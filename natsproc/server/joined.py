@@ -8,14 +8,16 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import time
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from natsproc.access import Authority, write_private
+from natsproc.access import FULL, Grant, write_private
 from natsproc.bus.connection import Endpoint
 from natsproc.errors import BadPayload, Error, NoServer
+from natsproc.protocol.names import DEFAULT_PREFIX
 
 from .certificates import machine_addresses
 from .home import Home, is_loopback, is_wildcard
@@ -60,8 +62,10 @@ def invite(
     `at` is the host and port by which it does, if natsproc cannot know them (behind NAT, through a tunnel);
     `expires` is in seconds since 1970. Raises: NoServer; Error if the server listens on this machine only.
     """
-    state, authority = home.load(), Authority.load(home.keys)
-    if state is None or authority is None or not home.running:
+    from natsproc import granting
+
+    state = home.load()
+    if state is None or not home.running:
         raise NoServer("no nats-server runs here: start one with `natsproc up --listen ADDRESS --tls`")
     if at:
         urls = [state.url_at(*at)]
@@ -74,7 +78,8 @@ def invite(
         urls = [
             state.url_at(host) for host in (machine_addresses() if is_wildcard(state.host) else [state.host])
         ]
-    creds = authority.credential(name, expires=expires)
+    entry = Grant(name, "", ("all",), ("*/*",), DEFAULT_PREFIX, int(time.time()))
+    creds, _, _ = granting.make(granting.Place(home.keys), entry, FULL, expires)
     return Invitation(tuple(urls), creds, home.ca(state), state.tls_name)
 
 

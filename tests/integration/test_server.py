@@ -94,7 +94,7 @@ async def test_nobody_comes_in_without_a_credential_of_ours(home, tmp_path):
         await Connection.open(Endpoint((url,), origin="the embedded server"))
     write_private(tmp_path / "foreign.creds", Authority.create().credential("root"))
     with pytest.raises(NotAllowed):
-        await Connection.open(replace(find(), creds=str(tmp_path / "foreign.creds")))
+        await Connection.open(find(creds=str(tmp_path / "foreign.creds")))
 
 
 @pytest.mark.parametrize("address", ["url", "ws_url"])

@@ -40,8 +40,9 @@ def find(
     `server` is a URL, or several with commas between; `creds` the path of a .creds file; `context` a
     context of the `nats` CLI (ADR-21), in which `server` and `creds` replace what it says. Without them it
     is `NATSPROC_GRANT`, a credential in one line that may name its server, as a file of `creds` may; then
-    `NATS_URL` (with `NATS_CREDS`, `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_NKEY`, `NATS_CA`, `NATS_CERT`, `NATS_KEY`), then the
-    mesh that this machine has joined, then the embedded server. `sender` is who to be where no credential says it.
+    `NATS_URL` (with `NATS_CREDS`, `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_NKEY`, `NATS_CA`, `NATS_CERT`,
+    `NATS_KEY`, `NATS_JETSTREAM_DOMAIN`), then the mesh that this machine has joined, then the embedded server.
+    `sender` is who to be where no credential says it.
 
     Raises: NoServer if there is none; BadName, BadPayload for a context or file that cannot be used;
     NotAllowed for credentials that have expired or belong to another sender.
@@ -182,7 +183,7 @@ def _tls(settings: Mapping[str, Any]) -> Any:
 
 
 def _environment() -> dict[str, Any]:
-    names = ("url", "creds", "user", "password", "token", "nkey", "ca", "cert", "key")
+    names = ("url", "creds", "user", "password", "token", "nkey", "ca", "cert", "key", "jetstream_domain")
     return {name: value for name in names if (value := os.environ.get(f"NATS_{name.upper()}"))}
 
 

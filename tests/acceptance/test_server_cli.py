@@ -101,7 +101,7 @@ def test_the_doctor_exits_with_1_when_something_is_wrong(home):
 
 def test_setup_makes_a_mesh_on_a_server_of_ones_own(home, server: Server):
     shown = natsproc("setup", "--server", server.url, "--print")
-    names = [json.loads(line)["name"] for line in shown.stdout.splitlines()]
+    names = [stream["name"] for stream in json.loads(shown.stdout)["streams"]]
     assert natsproc("doctor", "--server", server.url).returncode == 1
     done = natsproc("setup", "--server", server.url)
     assert (done.returncode, done.stdout.split()) == (0, names)

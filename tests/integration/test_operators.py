@@ -72,8 +72,7 @@ async def test_a_service_does_all_of_its_work_and_makes_no_stream(server):
             await proc.checkpoint({"at": 2})  # which removes the one before
             assert await handle.inspect()
             asked = asyncio.create_task(proc.ask("Go on?", choices=["yes", "no"]))
-            async for event in handle.tail(types=["asked"]):
-                break
+            event = await anext(aiter(handle.tail(types=["asked"])))
             assert (await handle.answer("yes", event.data["ask"])).applied
             assert await asked == "yes"
         assert len([item async for item in handle.tail() if isinstance(item, sdk.Event)]) > 2500

@@ -57,6 +57,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "leave": "Forget the mesh that was joined.",
         "setup": "Make the mesh's streams and buckets on a server of yours.",
         "prune": "Forget what has ended.",
+        "gate": "Carry out what narrow credentials ask.",
     },
     "Help": {
         "cheat": "Print runnable examples.",

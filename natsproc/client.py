@@ -20,7 +20,7 @@ from natsproc.bus.liveness import Gone, unreachable_among
 from natsproc.bus.registry import Registry
 from natsproc.bus.retention import Retention
 from natsproc.bus.thread import IOThread
-from natsproc.errors import Closed, Error, NotAllowed
+from natsproc.errors import Closed, Error, NotAllowed, ServerUnfit
 from natsproc.protocol.landing import When
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, Address, Names, check_name
 from natsproc.protocol.records import Record
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LIST_SECONDS = 5.0
+GATE_SECONDS = 10.0  #: for which a gate that is just being started is waited for
 
 
 def connect(
@@ -122,15 +123,31 @@ class Mesh:
         if endpoint.prefix and not self._prefix_said:
             self.names = Names(endpoint.prefix)
         try:
-            await streams.check(self.connection, self.names)
-        except NotAllowed:
-            pass  # a credential that may only watch is not told how the streams are made
+            await self._look_at_streams(endpoint)
         except BaseException:
             await self.connection.close()
             raise
         self.registry = Registry(self.connection, self.names)
         self._retention = Retention(self.connection, self.names)
         self._node = None
+
+    async def _look_at_streams(self, endpoint: Endpoint) -> None:
+        """Make sure that there is a mesh, or for a narrow credential, a gate to it."""
+        if endpoint.direct:
+            try:
+                return await streams.check(self.connection, self.names)
+            except NotAllowed:
+                pass  # a narrow credential is not told how the streams are made
+        self.connection.use_gate(self.names)
+        deadline = asyncio.get_running_loop().time() + (0 if endpoint.direct else GATE_SECONDS)
+        try:
+            await insist(lambda: streams.inspect(self.connection, self.names.event_stream), deadline)
+        except NotAllowed:
+            pass  # one that may not even watch
+        except ServerUnfit:
+            if not endpoint.direct:
+                raise
+            self.connection.use_gate(None)
 
     def close(self) -> None:
         """Store what is pending, say goodbye and disconnect, blocking. Processes elsewhere go on.

@@ -72,7 +72,9 @@ class Node:
         self.connection = connection
         self.names = names
         host = socket.gethostname()
-        self.name = f"{sanitize(host, 'node')[:40]}-{new_token(6)}"
+        # a gate takes the lease of a narrow credential's node only if it has the sender's name
+        stem = connection.sender[:57] if connection.gated else sanitize(host, "node")[:40]
+        self.name = f"{stem}-{new_token(6)}"
         self.registry = Registry(connection, names)
         self.writer = Writer(connection, names.event_stream)
         self.hosted: dict[Address, Hosted] = {}
@@ -92,7 +94,8 @@ class Node:
         """Take the lease, and be found by discovery."""
         await self._keeper.start()
         await self.writer.start()
-        await self._discovery.start(self._keeper.lease.started)
+        if not self.connection.gated:
+            await self._discovery.start(self._keeper.lease.started)
         self._pruning = asyncio.create_task(Retention(self.connection, self.names).now_and_then(self.name))
 
     async def host(self, spec: Spec) -> Hosted:

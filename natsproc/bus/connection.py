@@ -21,10 +21,14 @@ from nats.aio.subscription import Subscription
 
 from natsproc.errors import Closed, Error, NoServer, NotAllowed, ServerUnfit, TimedOut
 from natsproc.errors import NoMesh as PublicNoMesh
+from natsproc.protocol.gate import in_words
 from natsproc.protocol.messages import decode_object, encode
-from natsproc.protocol.names import client_inbox, new_token, node_inbox
+from natsproc.protocol.names import Names, client_inbox, new_token, node_inbox
 
 from .mended import Look, MendedClient
+from .route import HEADROOM, NoGate, Route, failure_of
+from .route import Headers as Headers
+from .route import NoResponders as NoResponders
 
 OLDEST = (2, 11)
 CONNECT_TIMEOUT = 5.0
@@ -39,7 +43,6 @@ _UNDER_WAY = (10158, 10164)
 
 _UNAUTHORIZED = re.compile(r"authori[sz]ation|authentication|expired", re.IGNORECASE)
 
-Headers = dict[str, str]
 Handler = Callable[[Msg], Awaitable[None]]
 
 
@@ -67,10 +70,6 @@ class NoMesh(ApiError, PublicNoMesh):
         self.args = (f"the mesh is not there, or a part of it is gone: {self}. `natsproc setup` makes it",)
 
 
-class NoResponders(Error):
-    """Nobody listens on the subject of a request."""
-
-
 @dataclass(frozen=True)
 class Endpoint:
     """Which server, and as whom."""
@@ -81,6 +80,7 @@ class Endpoint:
     prefix: str = ""  #: of the mesh that it is for, if it says so
     sender: str = "anonymous"  #: the name in the credential, or a claimed one
     verified: bool = False  #: whether the server pins the sender by permission
+    direct: bool = True  #: whether it has rights on JetStream, as far as is known; else it asks the gate
     options: dict[str, Any] = field(default_factory=dict)  #: user, password, token, tls … for nats-py
     domain: str | None = None  #: JetStream domain
     origin: str = ""  #: for people: where this choice came from, as in "NATS_URL"
@@ -99,9 +99,13 @@ class Connection:
         self.reads = asyncio.Semaphore(2)  #: long reads of a stream take turns (history.py)
         self._up = asyncio.Event()
         self._token = new_token(12)
-        self._api = f"$JS.{endpoint.domain}.API" if endpoint.domain else "$JS.API"
+        self._route: Route | None = None  # to the gate, where that is asked in place of JetStream
         self._waiting: dict[str, Callable[[Msg | Exception], None]] = {}
+        self._asking: dict[str, str] = {}  # by token of who waits for the gate's answer, where it was asked
         self._denials: dict[str, list[tuple[str, Callable[[NotAllowed], None]]]] = {}  # by lower-case subject
+        self.on_denial: Callable[[str], None] = lambda subject: (
+            None
+        )  #: hears every subject that the server denies
         self._reconnected: list[Callable[[], None]] = []
         self._disconnected: list[Callable[[], None]] = []
         self._last_error = ""
@@ -214,7 +218,16 @@ class Connection:
     @property
     def max_payload(self) -> int:
         """Bytes that the server takes in one message."""
-        return int(self.nc.max_payload)
+        return int(self.nc.max_payload) - (HEADROOM if self._route else 0)
+
+    @property
+    def gated(self) -> bool:
+        """Whether JetStream is asked through the gate, because this credential has no rights on it."""
+        return self._route is not None
+
+    def use_gate(self, names: Names | None) -> None:
+        """Ask the gate of that mesh whatever is meant for JetStream, from now on; or no longer."""
+        self._route = Route(names, self.sender) if names else None
 
     @property
     def connected(self) -> bool:
@@ -247,10 +260,19 @@ class Connection:
         found = _VIOLATION.search(str(error))
         if not found:
             return
+        self.on_denial(found[2])
         operation = "publish" if found[1].lower() == "publish" else "subscribe"
         for subject, tell in self._denials.get(found[2].lower(), [])[:]:
-            text = f"{self.sender} may not {operation} {'to ' if operation == 'publish' else ''}{subject} on {self.url}"
-            tell(NotAllowed(f"{text}: ask for a grant that covers it", subject=subject, operation=operation))
+            tell(self._denied(subject, operation))
+        for token in [token for token, where in self._asking.items() if where.lower() == found[2].lower()]:
+            self._waiting[token](self._denied(self._asking[token], operation))
+
+    def _denied(self, subject: str, operation: str) -> NotAllowed:
+        doing = f"{operation} {'to ' if operation == 'publish' else ''}{subject}"
+        if operation == "publish" and self._route:
+            doing = in_words(self._route.where(subject)) or doing
+        text = f"{self.sender} may not {doing} on {self.url}: ask for a grant that covers it"
+        return NotAllowed(text, subject=subject, operation=operation)
 
     async def _on_disconnect(self) -> None:
         self._up.clear()
@@ -274,7 +296,8 @@ class Connection:
 
         nats-py writes the server's errors in lower case, so subjects that differ in case only share theirs.
         """
-        key, waiting = subject.lower(), (subject, tell)
+        where = self._route.where(subject) if self._route else subject
+        key, waiting = where.lower(), (subject, tell)
         self._denials.setdefault(key, []).append(waiting)
         try:
             yield
@@ -301,8 +324,12 @@ class Connection:
         token = new_token(12)
 
         def tell(item: Msg | Exception) -> None:
-            if isinstance(item, Msg) and not item.data and (item.headers or {}).get("Status") == "503":
-                item = NoResponders(f"nobody listens on {subject}")
+            if (
+                isinstance(item, Msg)
+                and not item.data
+                and (failure := failure_of(item, subject, self.sender, gated=self.gated))
+            ):
+                item = failure
             queue.put_nowait(item)
 
         def lost() -> None:
@@ -317,6 +344,7 @@ class Connection:
         finally:
             forget()
             del self._waiting[token]
+            self._asking.pop(token, None)
 
     async def request(
         self,
@@ -353,11 +381,13 @@ class Connection:
 
         Raises: ApiError, NoMesh (no such stream), ServerUnfit (no JetStream), and what `request` raises.
         """
-        subject = f"{self._api}.{call}"
+        subject = self.api_subject(call)
         try:
             reply = await self.request(
                 subject, b"" if body is None else encode(body), timeout=timeout, node=True
             )
+        except NoGate as nobody:
+            raise ServerUnfit(str(nobody)) from None
         except NoResponders:
             raise ServerUnfit(
                 f"the nats-server at {self.url} has no JetStream (for this account): natsproc keeps logs in it. "
@@ -369,13 +399,18 @@ class Connection:
         return answer
 
     def api_subject(self, call: str) -> str:
-        """The subject of a JetStream API call, domain included."""
-        return f"{self._api}.{call}"
+        """The subject of a JetStream API call, domain included; the gate has one of its own."""
+        domain = "" if self._route else self.endpoint.domain
+        return f"$JS.{domain}.API.{call}" if domain else f"$JS.API.{call}"
 
     async def publish(
         self, subject: str, payload: bytes, *, reply: str = "", headers: Headers | None = None
     ) -> None:
-        """Publish, without waiting for anything. Raises: Closed, NoServer."""
+        """Publish, without waiting for anything. Raises: Closed, NoServer; NotAllowed for what no gate does."""
+        if self._route:
+            subject, headers = self._route.of(subject, payload, headers or {})
+            if (token := reply.rpartition(".")[2]) in self._waiting:
+                self._asking[token] = subject
         try:
             await self.nc.publish(subject, payload, reply=reply, headers=dict(headers) if headers else None)
         except (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError):
@@ -409,12 +444,13 @@ class Connection:
         subject: str,
         handler: Handler,
         *,
+        queue: str = "",
         max_messages: int = 65_536,
         max_bytes: int = 128 * 1024 * 1024,
     ) -> Subscription:
-        """Subscribe; `handler` is awaited for one message after the other."""
+        """Subscribe; `handler` is awaited for one message after the other. Of a `queue` one member gets each."""
         return await self.nc.subscribe(
-            subject, cb=handler, pending_msgs_limit=max_messages, pending_bytes_limit=max_bytes
+            subject, queue, cb=handler, pending_msgs_limit=max_messages, pending_bytes_limit=max_bytes
         )
 
     async def unsubscribe(self, subscription: Subscription | None) -> None:

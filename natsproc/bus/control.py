@@ -128,6 +128,10 @@ async def _too_late(
         record = await Registry(connection, names).get(address)
     except (NoServer, NoResponders, ServerUnfit, TimedOut):  # restarting; asked again soon
         return None
+    except NotAllowed:
+        if not connection.gated:
+            raise
+        return None  # the right to control is not that to watch
     if record and not record.ended:
         return None
     if record is None and not to_be_held:

@@ -153,7 +153,7 @@ class History:
             beyond = len(wanted) < len(entries)
             if beyond or not pending:
                 break
-            if pending > _CHUNK:
+            if pending > _CHUNK and not self.connection.gated:
                 async with aclosing(self._bulk(subject, after, upto)) as bulk:
                     async for entries in bulk:
                         yield entries

@@ -15,7 +15,16 @@ from typing import Any
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from natsproc.errors import AlreadyEnded, Error, NoServer, NoSuchProcess, TimedOut, TooLarge
+from natsproc.errors import (
+    AlreadyEnded,
+    BadPayload,
+    Error,
+    NoServer,
+    NoSuchProcess,
+    NotAllowed,
+    TimedOut,
+    TooLarge,
+)
 from natsproc.protocol.landing import check_landing
 from natsproc.protocol.messages import Json, Message, encode
 from natsproc.protocol.names import Address, Names, key_of, new_token
@@ -71,16 +80,9 @@ async def send(
     subject = names.inbox(address, connection.sender)
     try:
         async with asyncio.timeout(timeout):
-            record, after = await asyncio.gather(
-                insist(lambda: Registry(connection, names).get(address)), _end_of(connection, names, address)
+            run, after = await asyncio.gather(
+                _run_of(connection, names, address, when or ""), _end_of(connection, names, address)
             )
-            if record is None:
-                raise NoSuchProcess(f"no process {str(address)!r} is known here; `natsproc ps -a` lists all")
-            if record.ended:
-                raise AlreadyEnded(
-                    f"run {record.run} of {address} has ended ({record.state}): nobody will read the message"
-                )
-            check_landing(address, when or "", record.allow)
             answer = await insist(lambda: _store(connection, names, subject, payload, headers))
     except TimeoutError:
         if not connection.connected:
@@ -94,9 +96,28 @@ async def send(
         ) from None
     # of an id that nobody else can have, it is our own repeat
     duplicate = id is not None and bool(answer.get("duplicate"))
-    return Stored(
-        message.id, message.sender, int(answer["seq"]), record.run, 0 if duplicate else after, duplicate
-    )
+    return Stored(message.id, message.sender, int(answer["seq"]), run, 0 if duplicate else after, duplicate)
+
+
+async def _run_of(connection: Connection, names: Names, address: Address, when: str) -> int:
+    """The run that is to take a message; 0 where the sender may not know.
+
+    Raises: NoSuchProcess, AlreadyEnded, Refused; and as `Registry.get`.
+    """
+    try:
+        record = await insist(lambda: Registry(connection, names).get(address))
+    except NotAllowed:
+        if not connection.gated:
+            raise
+        return 0  # the right to send is not that to watch
+    if record is None:
+        raise NoSuchProcess(f"no process {str(address)!r} is known here; `natsproc ps -a` lists all")
+    if record.ended:
+        raise AlreadyEnded(
+            f"run {record.run} of {address} has ended ({record.state}): nobody will read the message"
+        )
+    check_landing(address, when, record.allow)
+    return record.run
 
 
 async def _store(
@@ -161,7 +182,8 @@ class InboxReader:
     def _hand_over(self, sender: str, position: int, payload: bytes) -> None:
         if position > self._cursors.get(sender, 0):
             self._cursors[sender] = position
-            self._sink(Message.parse(payload, sender, position))
+            with suppress(BadPayload):  # one that claims another sender is nobody's
+                self._sink(Message.parse(payload, sender, position))
 
     async def _catch_up(self) -> None:
         """Read whatever lies in the stream behind what was handed over."""

@@ -102,6 +102,10 @@ class Pipe:
             self.bytes_out += len(entry.payload)
         return None
 
+    def put_back(self) -> None:
+        """The entry that was taken last is not sent yet."""
+        self.queue.appendleft(self.flying.pop())
+
     def acknowledge(self, count: int) -> None:
         """The first `count` entries in flight are in the stream."""
         for _ in range(count):
@@ -122,16 +126,16 @@ class Pipe:
         self._arrived = []
         return self._attempt, self._prefix + self._attempt
 
-    async def publish(self, entry: Entry, reply: str) -> None:
-        """Send an entry. Raises: TooLarge, Broken."""
-        subject, size, limit = entry.lane.subject, len(entry.payload), self.connection.max_payload
+    async def publish(self, subject: str, payload: bytes, reply: str) -> None:
+        """Send a message. Raises: TooLarge, Broken."""
+        size, limit = len(payload), self.connection.max_payload
         if size > limit:
             text = f"an event of {size} bytes on {subject}: the server takes {limit} in one message"
             raise TooLarge(text, size=size, limit=limit)
         if not self.connection.nc.is_connected:  # nats-py would keep it and send it late
             raise Broken(NoServer(f"the connection to {self.connection.url} was lost"))
         try:
-            await self.connection.publish(subject, entry.payload, reply=reply)
+            await self.connection.publish(subject, payload, reply=reply)
         except Error as error:
             raise Broken(error) from None
 
@@ -186,31 +190,63 @@ def _silence() -> TimedOut:
     return TimedOut(f"the event stream acknowledged nothing for {SILENCE:g} s")
 
 
+class Part(NamedTuple):
+    """One message of a window: an entry, or for the gate all of a process's, a line each."""
+
+    subject: str
+    payload: bytes
+    places: list[int]  #: of its entries in the window, from 1
+
+
+def _parts(pipe: Pipe, limit: int) -> list[Part]:
+    """Take up to `limit` entries, to be sent as one window.
+
+    Of several gates each message goes to another, so one process's entries go in one message, to keep their order.
+    """
+    parts: list[Part] = []
+    by_subject: dict[str, int] = {}
+    count = size = 0
+    while count < limit and size < WINDOW_BYTES and (entry := pipe.take()):
+        subject, payload = entry.lane.subject, entry.payload
+        count, size = count + 1, size + len(payload)
+        at = by_subject.setdefault(subject, len(parts)) if pipe.connection.gated else len(parts)
+        if at == len(parts):
+            parts.append(Part(subject, payload, [count]))
+        elif len(parts[at].payload) + len(payload) < pipe.connection.max_payload:
+            _, before, places = parts[at]
+            parts[at] = Part(subject, before + b"\n" + payload, [*places, count])
+        else:
+            pipe.put_back()
+            break
+    return parts
+
+
 async def window(pipe: Pipe, limit: int = WINDOW) -> None:
-    """Send up to `limit` entries, each with a reply of its own; return when all of them are acknowledged.
+    """Send up to `limit` entries, and return when all of them are acknowledged.
 
     Raises: Broken, with the reason of the first unacknowledged entry where that one has its own.
     """
     _, stem = pipe.begin()
-    subjects: list[str] = []
-    acknowledged: set[int] = set()  # places in the window, from 1
+    parts = _parts(pipe, limit)
+    subjects = {place: part.subject for part in parts for place in part.places}
+    places = {part.places[0]: part.places for part in parts}
+    acknowledged: set[int] = set()
     errors: dict[int, Error] = {}
     denial: NotAllowed | None = None
-    size = stored = 0
+    stored = 0
     async with AsyncExitStack() as hooks:
-        while len(subjects) < limit and size < WINDOW_BYTES and not errors and (entry := pipe.take()):
-            if (subject := entry.lane.subject) not in subjects:
-                await hooks.enter_async_context(pipe.connection.denials(subject, pipe.tell))
-            subjects.append(subject)
-            size += len(entry.payload)
+        for subject in dict.fromkeys(subjects.values()):
+            await hooks.enter_async_context(pipe.connection.denials(subject, pipe.tell))
+        for part in parts:
             try:
-                await pipe.publish(entry, f"{stem}.{len(subjects)}")
+                await pipe.publish(part.subject, part.payload, f"{stem}.{part.places[0]}")
             except TooLarge as error:
-                errors[len(subjects)] = error
+                errors[part.places[0]] = error
+                break
         while stored < len(subjects):
             if stored + 1 in errors:
                 raise Broken(errors[stored + 1])
-            if denial and denial.subject == subjects[stored]:
+            if denial and denial.subject == subjects[stored + 1]:
                 raise Broken(denial)
             if not await pipe.rest(GRACE if denial else SILENCE):
                 raise Broken(denial or _silence())
@@ -219,10 +255,12 @@ async def window(pipe: Pipe, limit: int = WINDOW) -> None:
                     denial = failure
                 elif not place:
                     raise Broken(failure or _silence())
-                elif failure:
-                    errors[int(place)] = failure
-                elif "seq" in answer:
-                    acknowledged.add(int(place))
+                else:
+                    done = int(answer.get("count", not failure and "seq" in answer))
+                    sent = places.get(int(place), [])
+                    acknowledged.update(sent[:done])
+                    if failure and sent[done:]:
+                        errors[sent[done]] = failure
             before = stored
             while stored < len(subjects) and stored + 1 in acknowledged:
                 stored += 1
@@ -259,8 +297,8 @@ class Batch:
                     await self._fill()
                     if due or self._failure or self._pipe.urgent():
                         self._closing, self._since = True, self._clock()
-                        end = first._replace(payload=b"")
-                        await self._pipe.publish(end, f"{self._stem}.{self._sent + 1}.{_COMMIT}")
+                        subject = first.lane.subject
+                        await self._pipe.publish(subject, b"", f"{self._stem}.{self._sent + 1}.{_COMMIT}")
                 due = not await self._rest()
                 for answer in self._pipe.answers():
                     self._hear(*answer)
@@ -277,7 +315,8 @@ class Batch:
 
     async def _send(self, entry: Entry, operation: int) -> None:
         try:
-            await self._pipe.publish(entry, f"{self._stem}.{self._sent + 1}.{operation}.$FI")
+            reply = f"{self._stem}.{self._sent + 1}.{operation}.$FI"
+            await self._pipe.publish(entry.lane.subject, entry.payload, reply)
             self._sent += 1
         except TooLarge as error:
             self._fail(error)

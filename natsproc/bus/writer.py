@@ -281,7 +281,8 @@ class Writer:
         version, config = self.connection.server_version, {"allow_batched": True}
         with suppress(NotAllowed, TimedOut, ApiError, ServerUnfit, NoServer):
             config = (await self.connection.api(f"STREAM.INFO.{self.stream}", timeout=2.0))["config"]
-        self._fast = version >= FAST_INGEST and bool(config.get("allow_batched"))
+        batches = version >= FAST_INGEST and not self.connection.gated
+        self._fast = batches and bool(config.get("allow_batched"))
         self._message_limit = int(config.get("max_msg_size", 0))
         self._version = version
 

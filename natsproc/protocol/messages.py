@@ -212,6 +212,12 @@ def encode_mark(epoch: int, run: int, time: str, nonce: str, node: str) -> bytes
     )
 
 
+def _check_sender(raw: dict[str, Any], sender: str) -> None:
+    """Whose it is is in the subject, which the server pins; a payload that says otherwise lies. Raises: BadPayload."""
+    if (claimed := raw.get("sender", sender)) != sender:
+        raise BadPayload(f"it says that its sender is {claimed!r}, and was sent as {sender!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """What a controller asks of an owner. Protocol: section 5."""
@@ -243,6 +249,7 @@ class Command:
     def parse(cls, payload: bytes, sender: str) -> Command:
         """Read a command that came under `sender`. Raises: BadPayload."""
         raw = decode_object(payload, "command")
+        _check_sender(raw, sender)
         try:
             grace, epoch, data = raw.get("grace"), raw.get("epoch"), raw.get("data") or {}
             turn = raw.get("turn")
@@ -356,7 +363,7 @@ class Message:
 
     @classmethod
     def parse(cls, payload: bytes, sender: str, position: int) -> Message:
-        """Read a message; one that is not JSON of ours arrives as text, from any NATS client."""
+        """Read a message; one that is not JSON of ours arrives as text, from any NATS client. Raises: BadPayload."""
         try:
             raw = from_json(payload)
         except ValueError:
@@ -364,6 +371,7 @@ class Message:
         if not isinstance(raw, dict) or "id" not in raw or "data" not in raw:
             data = raw if raw is not None else payload.decode("utf-8", "replace")
             return cls(f"p{position}", sender, data, position=position)
+        _check_sender(raw, sender)
         return cls(
             id=str(raw["id"]),
             sender=sender,

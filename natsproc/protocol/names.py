@@ -204,5 +204,14 @@ def reply_is_clients(reply: str, sender: str) -> bool:
 
     An owner answers nothing else: it could be made to publish into API subjects otherwise.
     """
-    prefix = client_inbox(sender) + "."
-    return reply.startswith(prefix) and len(reply) > len(prefix) and not re.search(r"[\s*>]", reply)
+    return _is_below(client_inbox(sender), reply)
+
+
+def reply_is_own(reply: str, sender: str) -> bool:
+    """Whether `reply` lies in an inbox of that sender, a client's or a node's: the gate answers nothing else."""
+    return reply_is_clients(reply, sender) or _is_below(node_inbox(sender), reply)
+
+
+def _is_below(prefix: str, subject: str) -> bool:
+    rest = subject.removeprefix(f"{prefix}.")
+    return rest != subject and rest != "" and not re.search(r"[\s*>]", rest)

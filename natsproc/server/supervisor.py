@@ -1,4 +1,4 @@
-"""The supervisor: a small process of its own session that keeps one nats-server running.
+"""The supervisor: a small process of its own session that keeps one nats-server running, and a gate beside it.
 
 `python -m natsproc.server.supervisor HOME` returns once the daemon holds its lock. It imports neither NATS
 nor pydantic, so it stays small.
@@ -25,6 +25,7 @@ from .config import find_program, server_config, version_of
 from .home import Home, State
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
+LOOK_SECONDS = 0.1
 WELL_AFTER = 30.0  #: seconds of running after which a crash is a first one again
 
 
@@ -34,7 +35,15 @@ def supervise(home: Home) -> None:
     One that never came up is not tried again: whoever started it is waiting to hear why. Afterwards
     nothing makes it give up, a full disk or a program that is just being upgraded included.
     """
-    run(home, restarts=0)
+    gate = GateKeeper(home)
+    try:
+        _supervise(home, gate)
+    finally:
+        gate.stop()
+
+
+def _supervise(home: Home, gate: GateKeeper) -> None:
+    run(home, gate, restarts=0)
     delay = FIRST_DELAY
     for restarts in itertools.count(1):
         _log(f"starting it again in {delay:g} s")
@@ -42,23 +51,55 @@ def supervise(home: Home) -> None:
         delay = min(delay * 2, LONGEST_DELAY)
         began = time.monotonic()
         try:
-            run(home, restarts)
+            run(home, gate, restarts)
         except (Error, OSError) as error:
             _log(f"cannot start nats-server: {error}")
         if time.monotonic() - began > WELL_AFTER:
             delay = FIRST_DELAY
 
 
-def run(home: Home, restarts: int) -> None:
+def run(home: Home, gate: GateKeeper, restarts: int) -> None:
     """Run nats-server once, until it ends. Raises: Error if it ended before it was ready."""
     process, state = spawn(home, restarts)
     while not (up := state.answers()) and process.poll() is None:
         time.sleep(0.02)
     _log(f"nats-server {state.version}, pid {process.pid}: {state.url if up else 'not ready'}")
+    while up and process.poll() is None:
+        gate.look()
+        time.sleep(LOOK_SECONDS)
     code = process.wait()
     _log(f"nats-server, pid {process.pid}, ended with {code}")
     if not up:
         raise Error("it ended before it was ready")
+
+
+class GateKeeper:
+    """Keeps the gate running, a process of its own: nothing of NATS is loaded here."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._process: subprocess.Popen[bytes] | None = None
+        self._delay = FIRST_DELAY
+        self._due = 0.0
+
+    def look(self) -> None:
+        """Start it, if it does not run and is due."""
+        now = time.monotonic()
+        if (self._process and self._process.poll() is None) or now < self._due:
+            return
+        if self._process:
+            _log(f"the gate, pid {self._process.pid}, ended with {self._process.returncode}")
+        self._delay = FIRST_DELAY if now - self._due > WELL_AFTER else min(self._delay * 2, LONGEST_DELAY)
+        self._due = now + self._delay
+        with contextlib.suppress(OSError):
+            command = [sys.executable, "-m", "natsproc.server.gate", str(self._home.folder)]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE)  # which ends with this process
+
+    def stop(self) -> None:
+        """End it, and return when it is gone."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
 
 def spawn(home: Home, restarts: int) -> tuple[subprocess.Popen[bytes], State]:

@@ -1,0 +1,243 @@
+"""Narrow credentials at work: what each right allows goes through the gate as if it were JetStream itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import psutil
+import pytest
+from granting import credential, granted
+from harness import binary, running, wait_for
+from homes import a_home
+
+import natsproc as np
+from natsproc import client
+from natsproc.access import Authority
+from natsproc.bus.connection import Connection, Endpoint
+from natsproc.bus.gate import Gate
+from natsproc.server import embedded
+from natsproc.server.config import mesh_config, version_of
+from natsproc.server.gate import RIGHTS, SENDER
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    with a_home(tmp_path / "home", monkeypatch) as home:
+        embedded.start(home)
+        yield home
+
+
+def gate_of(home):
+    """The pid of the gate that runs for a home."""
+    found = psutil.process_iter(["cmdline"])
+    return next(
+        p.pid
+        for p in found
+        if p.info["cmdline"] and p.info["cmdline"][-2:] == ["natsproc.server.gate", str(home.folder)]
+    )
+
+
+async def events(source, count=None):
+    found = []
+    async for item in source:
+        if isinstance(item, np.Event):
+            found.append(item)
+        if count and len(found) == count:
+            break
+    return found
+
+
+async def test_an_owner_a_watcher_and_a_sender_need_nothing_of_jetstream(home):
+    worker = granted(home, "worker", "own", "job")
+    viewer = granted(home, "viewer", "watch,send,control", "job")
+    async with worker as mesh, viewer as other:
+        handle = other.process("job")
+        async with mesh.own("job", labels={"a": "b"}) as proc:
+            watching = asyncio.create_task(events(handle.tail()))
+            for n in range(3000):
+                await proc.emit("said", n)
+            await proc.checkpoint({"n": 3000})
+            asking = asyncio.create_task(handle.request("ready?", timeout=20))
+            message = await proc.receive()
+            assert (message.data, message.sender) == ("ready?", "viewer")
+            await proc.reply(message, "yes")
+            assert await asking == "yes"
+            assert (await handle.ping()).applied
+            assert (await handle.record()).labels == {"a": "b"}
+            assert (await handle.inspect())["checkpoint"]["offset"] == 3001
+            assert [str(info.address) for info in await listed(other, "job")] == ["job"]
+        assert (await handle.wait()).status == "completed"
+        shown = await asyncio.wait_for(watching, 20)
+        assert [event.offset for event in shown] == list(range(1, len(shown) + 1))
+        assert [event.data for event in shown if event.type == "said"] == list(range(3000))
+        assert [e.offset for e in await events(handle.tail(follow=False))] == [e.offset for e in shown]
+        middle = await events(handle.tail(after=shown[1500].cursor, follow=False))
+        assert [event.offset for event in middle] == [event.offset for event in shown[1501:]]
+
+
+async def listed(mesh, id):
+    """A list of ids that are granted one by one is not a list of the namespace."""
+    with pytest.raises(np.NotAllowed, match=r"may not watch default/\*"):
+        await mesh.list()
+    return [await info(mesh, id)]
+
+
+async def info(mesh, id):
+    (found,) = await mesh.io.call(mesh.infos([await mesh.process(id).record()]))
+    return found
+
+
+async def test_a_grant_on_a_namespace_lists_it_and_covers_what_does_not_exist_yet(home):
+    async with (
+        granted(home, "all", "own,watch", "*/*") as mesh,
+        granted(home, "viewer", "watch", "chat/*") as other,
+    ):
+        changes = []
+
+        async def watch():
+            async for address, record in other.watch(namespace="chat"):
+                changes.append((str(address), record and record.state))
+
+        watching = asyncio.create_task(watch())
+        assert await other.list(namespace="chat") == []
+        async with mesh.own("chat/one"), mesh.own("chat/two"), mesh.own("secret/three"):
+            found = await other.list(namespace="chat")
+            assert [str(info.address) for info in found] == ["chat/one", "chat/two"]
+            for call in (other.list(), other.list(namespace="secret"), other.list(namespace="*")):
+                with pytest.raises(np.NotAllowed):
+                    await call
+            shown = await asyncio.wait_for(events(other.process("chat/one").tail(), 1), 10)
+            assert [event.type for event in shown] == ["started"]
+            assert {str(info.address) for info in await mesh.list(namespace="*")} == {
+                "chat/one", "chat/two", "secret/three"
+            }  # fmt: skip
+        found = await other.list(namespace="chat", ended=True)
+        assert [info.state for info in found] == ["completed", "completed"]
+        watching.cancel()
+        assert {address for address, _ in changes} == {"chat/one", "chat/two"}
+
+
+async def test_each_right_is_one_of_its_own(home):
+    async with (
+        granted(home, "worker", "own", "job") as mesh,
+        granted(home, "watcher", "watch", "job") as watcher,
+        granted(home, "poster", "send", "job") as poster,
+        granted(home, "boss", "control", "job") as boss,
+        mesh.own("job") as proc,
+    ):
+        await proc.flush()
+        assert (await events(watcher.process("job").tail(), 1))[0].type == "started"
+        sent = await poster.process("job").send("hello")
+        assert (await proc.receive()).data == "hello"
+        with pytest.raises(np.NotAllowed):
+            await sent.consumed(timeout=10)  # who may not watch does not see what became of it
+        assert (await boss.process("job").ping()).applied
+        calls = [
+            watcher.process("job").send("x"), watcher.process("job").interrupt(), boss.process("job").send("x"),
+            poster.process("job").cancel(), poster.process("job").record(), boss.process("job").record(),
+            anext(poster.process("job").tail()), anext(boss.process("job").tail()),
+            watcher.process("other").record(), poster.process("other").send("x"), boss.process("other").ping(),
+        ]  # fmt: skip
+        for call in calls:
+            with pytest.raises(np.NotAllowed, match=r"may not (watch|send to|command) default/(job|other)"):
+                await asyncio.wait_for(call, 10)
+        for other in (watcher, poster, boss):
+            with pytest.raises(np.NotAllowed):
+                async with other.own("job-2"):
+                    pass
+        with pytest.raises(np.NotAllowed):
+            async with mesh.own("other"):
+                pass
+
+
+async def test_a_command_on_hold_takes_the_right_to_control_and_a_message_does_not(home):
+    async with (
+        granted(home, "poster", "send,watch", "job") as poster,
+        granted(home, "boss", "control,watch", "job") as boss,
+        granted(home, "worker", "own", "job") as mesh,
+    ):
+        with pytest.raises(np.NotAllowed):
+            await poster.process("job").interrupt(hold=60)
+        receipt = await boss.process("job").interrupt(hold=60)
+        assert receipt.status == "accepted"
+        assert receipt.data["held_until"]
+        with pytest.raises(np.Interrupted) as stopped:
+            async with mesh.own("job") as proc:
+                await asyncio.wait_for(proc.receive(), 10)
+        assert stopped.value.sender == "boss"
+
+
+async def test_a_gate_that_dies_is_missed_by_nobody(home):
+    async with (
+        granted(home, "worker", "own", "job") as mesh,
+        granted(home, "viewer", "watch", "job") as other,
+    ):
+        async with mesh.own("job") as proc:
+            watching = asyncio.create_task(events(other.process("job").tail()))
+            for round in range(4):
+                for n in range(500):
+                    await proc.emit("said", round * 500 + n)
+                old = gate_of(home)
+                os.kill(old, signal.SIGKILL)
+                await proc.flush()
+                wait_for(lambda old=old: gate_of(home) != old, what="another gate")
+        shown = await asyncio.wait_for(watching, 30)
+        assert [event.data for event in shown if event.type == "said"] == list(range(2000))
+        assert [event.offset for event in shown] == list(range(1, 2003))
+
+
+async def test_a_server_that_restarts_takes_its_gate_along(home):
+    async with granted(home, "worker", "own", "job") as mesh, mesh.own("job") as proc:
+        await proc.emit("said", 1)
+        await proc.flush()
+        os.kill(home.server.holder(), signal.SIGKILL)
+        for n in range(2, 200):
+            await proc.emit("said", n)
+        await proc.flush()
+    async with granted(home, "viewer", "watch", "job") as other:
+        shown = await events(other.process("job").tail(follow=False))
+        assert [event.data for event in shown if event.type == "said"] == list(range(1, 200))
+
+
+async def test_several_gates_share_the_work_and_keep_order(home):
+    old = gate_of(home)
+    authority = Authority.load(home.keys)
+    more = [
+        await Connection.open(
+            Endpoint((home.load().url,), secret=authority.credential(SENDER, RIGHTS), sender=SENDER)
+        )
+        for _ in range(3)
+    ]
+    gates = [Gate(connection) for connection in more]
+    for gate in gates:
+        await gate.start()
+    async with granted(home, "worker", "own,watch", "job") as mesh, mesh.own("job") as proc:
+        for n in range(5000):
+            await proc.emit("said", n)
+        await proc.flush()
+        shown = await events(mesh.process("job").tail(follow=False))
+        assert [event.data for event in shown if event.type == "said"] == list(range(5000))
+    assert all(gate.served > 3 for gate in gates)
+    assert gate_of(home) == old
+    for gate, connection in zip(gates, more, strict=True):
+        await gate.stop()
+        await connection.close()
+
+
+async def test_without_a_gate_that_is_what_is_said(tmp_path, version, monkeypatch):
+    authority = Authority.create()
+    text = mesh_config(
+        authority,
+        version_of(binary(version)),
+        jwts=tmp_path / "jwt",
+        store=tmp_path / "store",
+        durable="interval",
+    )
+    with running(tmp_path / "nats", version, jetstream=False, extra=text) as server:
+        monkeypatch.setattr(client, "GATE_SECONDS", 1.0)
+        creds = credential(authority, tmp_path, "viewer", "watch", "job")
+        with pytest.raises(np.ServerUnfit, match="natsproc gate"):
+            async with np.connect(server.url, creds=str(creds)):
+                pass

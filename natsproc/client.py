@@ -141,7 +141,7 @@ class Mesh:
         self.connection.use_gate(self.names)
         deadline = asyncio.get_running_loop().time() + (0 if endpoint.direct else GATE_SECONDS)
         try:
-            await insist(lambda: streams.inspect(self.connection, self.names.event_stream), deadline)
+            await insist(lambda: self.connection.api(f"STREAM.INFO.{self.names.event_stream}"), deadline)
         except NotAllowed:
             pass  # one that may not even watch
         except ServerUnfit:

@@ -290,9 +290,13 @@ def test_what_is_none_of_ours_is_refused(parse, payload):
 
 
 def test_the_sender_of_a_command_is_that_of_its_subject():
-    command = Command.parse(b'{"id":"c","verb":"ping","sender":"root"}', "alice")
-    assert command.sender == "alice"
-    assert Message.parse(b'{"id":"m","data":1,"sender":"root"}', "alice", 7).sender == "alice"
+    assert Command.parse(b'{"id":"c","verb":"ping"}', "alice").sender == "alice"
+    assert Message.parse(b'{"id":"m","data":1,"sender":"alice"}', "alice", 7).sender == "alice"
+    assert Message.parse(b'{"sender":"root"}', "alice", 7).data == {"sender": "root"}
+    with pytest.raises(BadPayload, match="'root', and was sent as 'alice'"):
+        Command.parse(b'{"id":"c","verb":"ping","sender":"root"}', "alice")
+    with pytest.raises(BadPayload, match="'root', and was sent as 'alice'"):
+        Message.parse(b'{"id":"m","data":1,"sender":"root"}', "alice", 7)
 
 
 @pytest.mark.parametrize("grace", ["NaN", "Infinity", "1e999", "-1", '"soon"', "[]"])

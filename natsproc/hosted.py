@@ -35,7 +35,7 @@ from natsproc.protocol.records import Record
 
 from .asking import Asking
 from .commanded import Commanded
-from .mailbox import Mailbox
+from .mailbox import Mailbox, passed_over
 
 if TYPE_CHECKING:
     from .node import Node, Spec, Target
@@ -209,7 +209,7 @@ class Hosted(Commanded):
         """Take what the inbox brings: commands that were held are not for the code."""
         if message.kind == COMMAND and self._held:
             self._held.hear(message)
-        else:
+        elif not passed_over(self.log, message):
             self.mailbox.put(message)
 
     def _written(self, record: Record | None) -> None:

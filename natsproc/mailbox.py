@@ -7,13 +7,24 @@ last one says it of all before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from natsproc import hard
 from natsproc.bus.handoff import Handoff
 from natsproc.bus.log import EventLog
-from natsproc.errors import TooLarge
+from natsproc.errors import Error, TooLarge
 from natsproc.protocol.landing import When, landing
-from natsproc.protocol.messages import Message
+from natsproc.protocol.messages import KINDS, Message
+
+
+def passed_over(log: EventLog, message: Message) -> bool:
+    """Whether a message is of a kind that only a newer version knows; the log says so, and no code gets it."""
+    if message.kind in KINDS:
+        return False
+    text = f"a message of {message.sender} was passed over: {message.kind!r} is for a newer version"
+    with suppress(Error):
+        log.append("log", {"level": "warning", "text": text})
+    return True
 
 
 class Mailbox(Handoff[Message]):

@@ -25,6 +25,8 @@ _AROUND = 8  # levels that whatever carries the value may add
 MARK: Final = "mark"
 EXITED: Final = "exited"
 COMMAND: Final = "command"  #: the kind of message that holds a command
+KINDS: Final = frozenset({"message", COMMAND, "eof", "keys", "resize"})
+"""Of messages; those of another kind are for a newer version."""
 
 LIFECYCLE: Final = frozenset(
     {

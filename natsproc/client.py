@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .access import Grant
     from .granting import Granted
-    from .node import Node, WhenFull
+    from .node import Node, Refuse, WhenFull
     from .owner import Process
     from .states import Migrations
     from .tail import Tail
@@ -320,6 +320,7 @@ class Mesh:
         state: type[BaseModel] | None = None,
         version: int = 1,
         migrate: Migrations | None = None,
+        refuse: Refuse | None = None,
     ) -> AsyncIterator[Process]:
         """Give the code inside an address: `async with mesh.own("order-42") as proc: …`.
 
@@ -342,10 +343,11 @@ class Mesh:
         `except Exception` lets by: catch it where the program goes on, or it ends that with a traceback.
         """
         from .functions import new_spec, owned
+        from .node import Declared
         from .states import Shape
 
-        shape = Shape(state, version, migrate or {})
-        spec = new_spec(self, id, kind, labels, parent, restart, when_full, allow, shape)
+        declared = Declared(tuple(allow), Shape(state, version, migrate or {}), refuse)
+        spec = new_spec(self, id, kind, labels, parent, restart, when_full, declared)
         async with owned(self, spec) as proc:
             yield proc
 
@@ -367,10 +369,10 @@ class Mesh:
         A plain function runs in a thread of its own, with a BlockingProcess. Raises as `own`, and whatever the
         function raises.
         """
-        from .functions import allow_of, kind_of, new_spec, run_on, shape_of, when_full_of
+        from .functions import declared_of, kind_of, new_spec, run_on, when_full_of
 
-        full, allow, shape = when_full_of(function, when_full), allow_of(function), shape_of(function)
-        spec = new_spec(self, id, kind_of(function, kind), labels, parent, restart, full, allow, shape)
+        full, declared = when_full_of(function, when_full), declared_of(function)
+        spec = new_spec(self, id, kind_of(function, kind), labels, parent, restart, full, declared)
         return await run_on(self, spec, function, args, kwargs)
 
 

@@ -22,7 +22,7 @@ from .asking import Asking
 from .mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from .node import Node, Target
+    from .node import Node, Spec, Target
 
 # verb → the event that records that it was applied, and whether it is paused then, if that changes
 _RECORDED = {
@@ -40,6 +40,7 @@ class Commanded:
     """The side of a hosted process that its controllers reach."""
 
     node: Node
+    spec: Spec
     log: EventLog
     epoch: int
     run: int
@@ -67,6 +68,10 @@ class Commanded:
     async def _apply(self, command: Command) -> Receipt:
         if command.verb == "ping":
             return self._receipt(command, Outcome(data={"offset": self.log.offset}))
+        if why := self.spec.why_not(command.sender, command.verb):
+            outcome = Outcome("refused", why)
+            recorded = command.verb in _RECORDED
+            return await self._record(command, outcome) if recorded else self._receipt(command, outcome)
         await self._ready.wait()
         assert self.target is not None
         if command.verb == "inspect":

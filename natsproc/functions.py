@@ -30,7 +30,7 @@ from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_nam
 from .endings import how
 from .hosted import STOP_SECONDS, Hosted
 from .interruptions import Interruptions
-from .node import Spec, WhenFull
+from .node import Declared, Refuse, Spec, WhenFull
 from .owner import BlockingProcess, Process
 from .states import Migrations, Shape
 
@@ -53,6 +53,7 @@ def process(
     state: type[BaseModel] | None = None,
     version: int = 1,
     migrate: Migrations | None = None,
+    refuse: Refuse | None = None,
 ) -> Any:
     """Mark a function as one that runs as a process; its name is the kind unless `kind` is given.
 
@@ -62,14 +63,16 @@ def process(
     (after it), `next` (at its next boundary), `now` (interrupting it); all three unless said. Declared, it says, too, that
     the code takes turns: then no interrupt ends the function before its first turn. `state` is the model
     of what it saves by `checkpoint`, and `version` that of its code's idea of it; `migrate` has for each older
-    version a function that makes JSON of the next version of the JSON of one. Raises: BadName.
+    version a function that makes JSON of the next version of the JSON of one. `refuse(sender, verb)` says why that
+    sender may not have that (`interrupt`, `cancel`, `answer` … or `message`), or None if it may: see `Refuse`.
+    Raises: BadName.
     """
 
     def mark(function: F) -> F:
         function.natsproc_kind = kind_of(function, kind)  # type: ignore[attr-defined]
         function.natsproc_when_full = when_full  # type: ignore[attr-defined]
-        function.natsproc_allow = tuple(allow)  # type: ignore[attr-defined]
-        function.natsproc_shape = Shape(state, version, migrate or {})  # type: ignore[attr-defined]
+        shape = Shape(state, version, migrate or {})
+        function.natsproc_declared = Declared(tuple(allow), shape, refuse)  # type: ignore[attr-defined]
         return function
 
     return mark if function is None else mark(function)
@@ -174,14 +177,9 @@ class PythonTarget:
         return state
 
 
-def allow_of(function: Callable[..., Any]) -> tuple[str, ...]:
-    """When messages may land in a function, as its mark says; empty if it does not."""
-    return getattr(function, "natsproc_allow", ())
-
-
-def shape_of(function: Callable[..., Any]) -> Shape:
-    """What a function was marked to save."""
-    return getattr(function, "natsproc_shape", None) or Shape()
+def declared_of(function: Callable[..., Any]) -> Declared:
+    """What a function's mark says of how it is to be dealt with."""
+    return getattr(function, "natsproc_declared", None) or Declared()
 
 
 def new_spec(
@@ -192,8 +190,7 @@ def new_spec(
     parent: str,
     restart: bool,
     when_full: WhenFull,
-    allow: Sequence[str],
-    shape: Shape,
+    declared: Declared,
 ) -> Spec:
     """What a process of Python code is to be. Raises: BadName."""
     check_name(kind, "kind")
@@ -204,7 +201,7 @@ def new_spec(
     parent = parent or os.environ.get("NATSPROC_ADDRESS", "")
     return Spec(
         address, kind, dict(labels or {}), parent,
-        restart=restart, spool=spool, drop=when_full == "drop", allow=tuple(allow), shape=shape,
+        restart=restart, spool=spool, drop=when_full == "drop", **vars(declared),
     )  # fmt: skip
 
 
@@ -378,8 +375,8 @@ def run(
     from .client import connect
 
     mesh = connect(server, creds=creds, context=context, namespace=namespace, prefix=prefix, start=True)
-    full, allow, shape = when_full_of(function, when_full), allow_of(function), shape_of(function)
-    spec = new_spec(mesh, id, kind_of(function, kind), labels, "", restart, full, allow, shape)
+    full, declared = when_full_of(function, when_full), declared_of(function)
+    spec = new_spec(mesh, id, kind_of(function, kind), labels, "", restart, full, declared)
     try:
         if inspect.iscoroutinefunction(function):
             return asyncio.run(_run_program(mesh, spec, function, args, kwargs))

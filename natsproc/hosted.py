@@ -133,6 +133,7 @@ class Hosted(Commanded):
             on_trouble=self._say_trouble,
         )
         self.log.on_lost = self._lose
+        self.mailbox.log = self.log
         self.asking.open(self.log, owned.carried.asks)
         self._checkpoints = Checkpoints(node.connection, node.names, owned, self.log)
         started = now()
@@ -210,7 +211,7 @@ class Hosted(Commanded):
         if message.kind == COMMAND and self._held:
             self._held.hear(message)
         elif not passed_over(self.log, message):
-            self.mailbox.put(message)
+            self.mailbox.put(replace(message, refused=self.spec.why_not(message.sender, "message")))
 
     def _written(self, record: Record | None) -> None:
         """Somebody has written our record: we, a newer owner, or whoever closed the run."""

@@ -34,6 +34,7 @@ class Mailbox(Handoff[Message]):
         super().__init__()
         self._allow = allow
         self.last: str | None = None  #: id of the message that was taken last
+        self.log: EventLog  #: where it is written that a message was refused; set before any comes
         self.interrupt: Callable[[Message], None] = lambda _: None  #: called for what is to land now
 
     def put(self, message: Message) -> None:
@@ -50,6 +51,12 @@ class Mailbox(Handoff[Message]):
         for wake in wakers:
             wake()
 
+    def take_nowait(self, *, nudges: int | None = None) -> Message | None:
+        """As of any handoff, but for messages that are refused, each in its turn: that is all that comes of them."""
+        while (message := super().take_nowait(nudges=nudges)) is not None and message.refused:
+            self.record(self.log, message)
+        return message
+
     def take_next(self) -> list[Message]:
         """Take what is to land at the next boundary, each behind all that its sender has sent before."""
         with self._lock:
@@ -57,7 +64,10 @@ class Mailbox(Handoff[Message]):
             taken = [m for m in self._items if m.position <= last.get(m.sender, 0)]
             for message in taken:
                 self._items.remove(message)
-        return taken
+        for message in taken:
+            if message.refused:
+                self.record(self.log, message)
+        return [message for message in taken if not message.refused]
 
     def take_now(self, sender: str) -> Message | None:
         """Take the first message of that sender that waits here, if it is one that is to land now."""
@@ -73,7 +83,10 @@ class Mailbox(Handoff[Message]):
         what = {"message": message.id, "sender": message.sender, "position": message.position}
         if message.when or landed != "idle":
             what["when"] = landed
-        self.last = message.id
+        if message.refused:
+            what["refused"] = message.refused
+        else:
+            self.last = message.id
         with hard.shield:
             try:
                 log.append_lifecycle("received", {**what, "data": message.data}, cause=message.id)
@@ -81,4 +94,4 @@ class Mailbox(Handoff[Message]):
                 log.append_lifecycle("received", what, cause=message.id)
 
     def _lands(self, message: Message) -> When:
-        return landing(message.when, self._allow)
+        return landing("idle" if message.refused else message.when, self._allow)

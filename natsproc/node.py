@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import Any, Literal, Protocol
@@ -31,6 +32,14 @@ WhenFull = Literal["wait", "spool", "drop"]
 """What happens to what a process writes while the server is away and the node's buffer is full."""
 
 
+Refuse = Callable[[str, str], str | None]
+"""Says why a sender may not have something done, or None if it may: `refuse(sender, verb)`.
+
+The verb is the command's, or `message`. It is called on natsproc's own thread, so it must not wait for anything; one that
+raises refuses. A command is answered with a receipt that says why, and both are in the log; a ping is never asked for.
+"""
+
+
 class Target(Protocol):
     """What commands act on: Python code, or a wrapped OS command."""
 
@@ -42,6 +51,15 @@ class Target(Protocol):
 
     async def inspect(self, stack: bool) -> dict[str, Any]:
         """Say how it is doing."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """How a process's code is to be dealt with, as it says itself."""
+
+    allow: tuple[str, ...] = ()  #: when messages may land; at any time unless said
+    shape: Shape = field(default_factory=Shape)  #: of its saved state
+    refuse: Refuse | None = None  #: who may not have what
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,14 @@ class Spec:
     drop: bool = False  #: what finds no room is dropped and counted; else it waits
     allow: tuple[str, ...] = ()  #: when messages may land; at any time unless said
     shape: Shape = field(default_factory=Shape)  #: of its saved state
+    refuse: Refuse | None = None  #: who may not have what
+
+    def why_not(self, sender: str, verb: str) -> str:
+        """Why that sender may not have that; empty if it may."""
+        try:
+            return (self.refuse and self.refuse(sender, verb)) or ""
+        except Exception as error:
+            return f"asked whether {sender} may {verb}, it failed: {error!r}"
 
     def __post_init__(self) -> None:
         check_allow(self.allow)

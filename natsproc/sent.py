@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from natsproc.bus.claims import insist
 from natsproc.bus.inbox import Stored
 from natsproc.bus.tail import Start, follow
-from natsproc.errors import AlreadyEnded, BadPayload, Closed, TimedOut
+from natsproc.errors import AlreadyEnded, BadPayload, Closed, Refused, TimedOut
 from natsproc.protocol.messages import Event
 from natsproc.protocol.names import Address
 
@@ -45,7 +45,7 @@ class Sent:
     async def consumed(self, *, timeout: float | None = None) -> Taken:
         """Return once the process has taken it, and how it landed.
 
-        Raises: AlreadyEnded if the run ended without taking it, naming how; TimedOut after `timeout` seconds,
+        Raises: Refused if the process does not take it from this sender; AlreadyEnded if the run ended without taking it, naming how; TimedOut after `timeout` seconds,
         and the message stays in the inbox; NotAllowed. Protocol: section 3.
         """
         event = await self._until("received", timeout)
@@ -87,6 +87,8 @@ class Sent:
                     if not isinstance(event, Event):
                         continue
                     if self._is_meant(event):
+                        if why := event.data.get("refused"):
+                            raise Refused(f"{self.address} does not take message {self.id}: {why}")
                         if event.type == type:
                             return event
                         taken = f" (taken at event {event.offset})"

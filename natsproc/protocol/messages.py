@@ -352,6 +352,7 @@ class Message:
     kind: str = "message"  #: `message`, or `eof` for the end of a wrapped command's input
     reply: str = ""
     when: str = ""  #: when it is to land: `idle`, `next`, `now`, or as the process likes
+    refused: str = ""  #: why the process does not take it; never on the wire
 
     def to_json(self) -> dict[str, Any]:
         raw: dict[str, Any] = {"id": self.id, "time": self.time, "data": self.data}

@@ -1,0 +1,104 @@
+"""A process that refuses by sender: what it refuses is a receipt and in the log, and nothing else comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from test_sdk import make_mesh
+
+import natsproc
+from natsproc.errors import Refused
+
+
+@pytest.fixture
+async def url(server):
+    await make_mesh(server)
+    return server.url
+
+
+def only_the_boss(sender, verb):
+    if verb == "inspect":
+        raise RuntimeError("no")
+    return None if sender == "boss" else f"{sender} may not {verb}, only boss may"
+
+
+async def test_a_command_is_answered_with_why_and_does_nothing(url):
+    async with (
+        natsproc.connect(url, sender="worker") as mesh,
+        natsproc.connect(url, sender="alice") as alice,
+        natsproc.connect(url, sender="boss") as boss,
+    ):
+        async with mesh.own("job", refuse=only_the_boss) as proc:
+            handle = alice.process("job")
+            for call in (handle.interrupt("stop"), handle.pause(), handle.cancel(), handle.kill()):
+                receipt = await call
+                assert (receipt.status, receipt.sender) == ("refused", "alice")
+                assert "only boss may" in receipt.why
+                assert receipt.offset
+            assert (await handle.ping()).applied
+            assert (await boss.process("job").pause()).applied
+            assert (await boss.process("job").resume()).applied
+            with pytest.raises(Refused, match="RuntimeError"):
+                await boss.process("job").inspect()
+            await proc.emit("said", "goes on")
+        events = [item async for item in handle.tail(follow=False) if isinstance(item, natsproc.Event)]
+        refused = [event.data for event in events if event.type == "refused"]
+        assert [(data["sender"], data["verb"]) for data in refused] == [
+            ("alice", "interrupt"), ("alice", "pause"), ("alice", "cancel"), ("alice", "kill")
+        ]  # fmt: skip
+        assert events[-1].data["status"] == "completed"
+
+
+async def test_a_message_is_refused_in_its_turn_and_its_sender_told(url):
+    async with (
+        natsproc.connect(url, sender="worker") as mesh,
+        natsproc.connect(url, sender="alice") as alice,
+        natsproc.connect(url, sender="boss") as boss,
+        mesh.own("job", refuse=only_the_boss) as proc,
+    ):
+        refused = [await alice.process("job").send(n, when="now") for n in range(3)]
+        await boss.process("job").send("first")
+        refused += [await alice.process("job").send("between", when="next")]
+        await boss.process("job").send("second")
+        async with proc.turn() as turn:  # which none of them interrupts
+            await proc.check()
+            assert await turn.boundary() == []
+        for expected in ("first", "second"):
+            message = await asyncio.wait_for(proc.receive(), 10)
+            assert (message.sender, message.data) == ("boss", expected)
+        for sent in refused:
+            for wait in (sent.consumed, sent.reply):
+                with pytest.raises(Refused, match="alice may not message"):
+                    await wait(timeout=10)
+        with pytest.raises(natsproc.TimedOut):
+            await proc.receive(timeout=0.3)
+
+
+async def test_what_was_refused_is_read_when_its_owner_is_gone(url):
+    """Its place in the inbox is kept, so a successor that takes everything is not given it."""
+    async with natsproc.connect(url, sender="worker") as mesh, natsproc.connect(url, sender="alice") as alice:
+        async with mesh.own("job", refuse=lambda sender, verb: "no") as proc:
+            await alice.process("job").send("refused")
+            with pytest.raises(natsproc.TimedOut):
+                await proc.receive(timeout=0.5)
+            await proc.flush()
+        async with mesh.own("job", restart=True) as proc:
+            await alice.process("job").send("taken")
+            assert (await asyncio.wait_for(proc.receive(), 10)).data == "taken"
+
+
+async def test_a_function_is_marked_with_what_it_refuses(url):
+    @natsproc.process(refuse=lambda sender, verb: "never" if verb == "cancel" else None)
+    async def job(proc):
+        return (await proc.receive()).data
+
+    async with natsproc.connect(url, sender="worker") as mesh:
+        running = asyncio.create_task(mesh.run(job, id="job"))
+        handle = mesh.process("job")
+        async with asyncio.timeout(20):
+            while not await mesh.list():
+                await asyncio.sleep(0.01)
+        assert (await handle.cancel()).why == "never"
+        await handle.send("done")
+        assert await running == "done"

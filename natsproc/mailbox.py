@@ -38,7 +38,13 @@ class Mailbox(Handoff[Message]):
         self.interrupt: Callable[[Message], None] = lambda _: None  #: called for what is to land now
 
     def put(self, message: Message) -> None:
-        """Add a message, wake who waits for one, and interrupt if it is to land now."""
+        """Add a message, wake who waits for one, and interrupt if it is to land now.
+
+        One that is refused only waits behind those that its sender has sent before.
+        """
+        if message.refused and not any(earlier.sender == message.sender for earlier in self.waiting):
+            self.record(self.log, message)
+            return
         if self._lands(message) != "now":
             super().put(message)
             return
@@ -50,6 +56,12 @@ class Mailbox(Handoff[Message]):
             wakers = self._nudged()
         for wake in wakers:
             wake()
+
+    @property
+    def waiting(self) -> list[Message]:
+        """What nobody has taken yet."""
+        with self._lock:
+            return list(self._items)
 
     def take_nowait(self, *, nudges: int | None = None) -> Message | None:
         """As of any handoff, but for messages that are refused, each in its turn: that is all that comes of them."""

@@ -62,7 +62,9 @@ async def test_a_message_is_refused_in_its_turn_and_its_sender_told(url):
         refused += [await alice.process("job").send("between", when="next")]
         await boss.process("job").send("second")
         async with proc.turn() as turn:  # which none of them interrupts
-            await proc.check()
+            refused += [await alice.process("job").send("now", when="now")]
+            with pytest.raises(Refused, match="alice may not message"):
+                await refused[-1].consumed(timeout=10)
             assert await turn.boundary() == []
         for expected in ("first", "second"):
             message = await asyncio.wait_for(proc.receive(), 10)
@@ -102,3 +104,16 @@ async def test_a_function_is_marked_with_what_it_refuses(url):
         assert (await handle.cancel()).why == "never"
         await handle.send("done")
         assert await running == "done"
+
+
+async def test_a_refused_message_waits_behind_what_its_sender_has_sent_before(url):
+    verdicts = iter([None, "no", None])
+    async with natsproc.connect(url, sender="worker") as mesh, natsproc.connect(url, sender="alice") as alice:
+        async with mesh.own("job", refuse=lambda sender, verb: next(verdicts)) as proc:
+            for n in range(3):
+                await alice.process("job").send(n)
+            assert [(await proc.receive()).data for _ in range(2)] == [0, 2]
+        events = [e async for e in alice.process("job").tail(follow=False) if isinstance(e, natsproc.Event)]
+        taken = [event.data for event in events if event.type == "received"]
+        assert [data["data"] for data in taken] == [0, 1, 2]
+        assert [data.get("refused") for data in taken] == [None, "no", None]

@@ -50,8 +50,13 @@ def _started(data: Data) -> str:
     return one_line(f"{where}, pid {data.get('pid', '?')}{title}") + labels
 
 
+def _sender(data: Data) -> str:
+    """Who it was, and whether that is only what they say."""
+    return value(data.get("sender") or "someone") + (" (unverified)" if data.get("verified") is False else "")
+
+
 def _commanded(data: Data) -> str:
-    text = f"by {value(data.get('sender') or 'someone')}"
+    text = f"by {_sender(data)}"
     if data.get("reason"):
         text += f": {value(data['reason'])}"
     if data.get("message") is not None:
@@ -60,14 +65,14 @@ def _commanded(data: Data) -> str:
 
 
 def _refused(data: Data) -> str:
-    return f"{value(data.get('verb', 'a command'))} by {value(data.get('sender'))}: {value(data.get('why'))}"
+    return f"{value(data.get('verb', 'a command'))} by {_sender(data)}: {value(data.get('why'))}"
 
 
 def _received(data: Data) -> str:
     said = value(data["data"]) if "data" in data else f"message {value(data.get('message'))}"
-    return f"from {value(data.get('sender'))}: {said}" + (
-        f" ({value(data['when'])})" if "when" in data else ""
-    )
+    if data.get("refused"):
+        said = f"refused: {value(data['refused'])}"
+    return f"from {_sender(data)}: {said}" + (f" ({value(data['when'])})" if "when" in data else "")
 
 
 def asked(data: Data) -> str:
@@ -80,7 +85,7 @@ def asked(data: Data) -> str:
 def _answered(data: Data) -> str:
     if not data.get("sender"):
         return f"by nobody: {value(data.get('why'))}"
-    return f"by {value(data['sender'])}: {value(data.get('value'))}"
+    return f"by {_sender(data)}: {value(data.get('value'))}"
 
 
 def how_to_answer(event: Event) -> str:

@@ -206,6 +206,7 @@ class ServedControl:
             asyncio.create_task(self._reply(reply, task.result()))
 
     async def _reply(self, reply: str, receipt: Receipt) -> None:
+        receipt = replace(receipt, verified=self._connection.endpoint.verified)
         try:
             await self._connection.publish(reply, encode(receipt.to_json()))
         except (Closed, NoServer, NotAllowed):

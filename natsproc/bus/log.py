@@ -61,6 +61,7 @@ class EventLog:
         self._nonce = nonce
         self._carried = carried.copy() if carried else Carried()  # as of that offset
         self._writer = writer
+        self._verified = connection.endpoint.verified
         self._claims = Bucket(connection, names.claims)
         self._lane = writer.lane(names.events(address), self._on_refused)
         self._shift = self.offset  # an entry's offset is its number in the lane, once it has one, plus this
@@ -120,7 +121,12 @@ class EventLog:
         return self._append(type, data, cause, drop=self._drop, copies=copies)
 
     def append_lifecycle(self, type: str, data: Json = None, *, cause: str | None = None) -> int:
-        """Write an event that only natsproc writes; it is never dropped. Raises: as `append`."""
+        """Write an event that only natsproc writes; it is never dropped. Raises: as `append`.
+
+        One that names a sender says so if the server does not hold senders to their names.
+        """
+        if isinstance(data, dict) and data.get("sender") and not self._verified:
+            data = {**data, "verified": False}
         return self._append(type, data, cause)
 
     @property

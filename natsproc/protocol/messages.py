@@ -300,6 +300,7 @@ class Receipt:
     epoch: int = 0
     offset: int = 0  #: the event that records it; 0 where the log need not know (ping, inspect)
     data: dict[str, Any] = field(default_factory=dict)
+    verified: bool = True  #: whether the server holds senders to their names, as far as the owner knows
 
     @property
     def applied(self) -> bool:
@@ -316,6 +317,7 @@ class Receipt:
             "epoch": self.epoch,
             "offset": self.offset,
             "data": self.data,
+            **({} if self.verified else {"verified": False}),
         }
 
     @classmethod
@@ -335,6 +337,7 @@ class Receipt:
                 epoch=int(raw.get("epoch", 0)),
                 offset=int(raw.get("offset", 0)),
                 data=raw.get("data") or {},
+                verified=bool(raw.get("verified", True)),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadPayload(f"receipt is not one of ours: {error!r}") from None

@@ -62,7 +62,16 @@ async def test_a_question_is_listed_and_its_first_answer_wins(bus, mesh, viewer)
     seen = await events(handle)
     assert about(seen, "asked", "answered") == [
         ("asked", {"ask": shown["ask"], "question": "Deploy?", "choices": ["yes", "no"]}),
-        ("answered", {"ask": shown["ask"], "value": "yes", "sender": "viewer", "command": receipt.command}),
+        (
+            "answered",
+            {
+                "ask": shown["ask"],
+                "value": "yes",
+                "sender": "viewer",
+                "command": receipt.command,
+                "verified": False,
+            },
+        ),
     ]
     assert next(e for e in seen if e.type == "answered").offset == receipt.offset
     assert [e.data["verb"] for e in seen if e.type == "refused"] == ["answer", "answer"]

@@ -64,7 +64,9 @@ async def test_an_owner_a_watcher_and_a_sender_need_nothing_of_jetstream(home):
             assert (message.data, message.sender) == ("ready?", "viewer")
             await proc.reply(message, "yes")
             assert await asking == "yes"
-            assert (await handle.ping()).applied
+            receipt = await handle.pause()
+            assert (receipt.sender, receipt.verified, receipt.applied) == ("viewer", True, True)
+            await handle.resume()
             assert (await handle.record()).labels == {"a": "b"}
             assert (await handle.inspect())["checkpoint"]["offset"] == 3001
             assert [str(info.address) for info in await listed(other, "job")] == ["job"]
@@ -73,6 +75,8 @@ async def test_an_owner_a_watcher_and_a_sender_need_nothing_of_jetstream(home):
         assert [event.offset for event in shown] == list(range(1, len(shown) + 1))
         assert [event.data for event in shown if event.type == "said"] == list(range(3000))
         assert [e.offset for e in await events(handle.tail(follow=False))] == [e.offset for e in shown]
+        paused = next(event for event in shown if event.type == "paused")
+        assert paused.data == {"command": receipt.command, "sender": "viewer"}  # which the server holds it to
         middle = await events(handle.tail(after=shown[1500].cursor, follow=False))
         assert [event.offset for event in middle] == [event.offset for event in shown[1501:]]
 
@@ -174,15 +178,14 @@ async def test_a_gate_that_dies_is_missed_by_nobody(home):
         granted(home, "worker", "own", "job") as mesh,
         granted(home, "viewer", "watch", "job") as other,
     ):
-        async with mesh.own("job") as proc:
+        async with mesh.own("job") as proc, asyncio.timeout(60):
             watching = asyncio.create_task(events(other.process("job").tail()))
             for round in range(4):
                 for n in range(500):
                     await proc.emit("said", round * 500 + n)
-                old = gate_of(home)
-                os.kill(old, signal.SIGKILL)
+                os.kill(old := gate_of(home), signal.SIGKILL)
                 await proc.flush()
-                wait_for(lambda old=old: gate_of(home) != old, what="another gate")
+                assert gate_of(home) != old
         shown = await asyncio.wait_for(watching, 30)
         assert [event.data for event in shown if event.type == "said"] == list(range(2000))
         assert [event.offset for event in shown] == list(range(1, 2003))

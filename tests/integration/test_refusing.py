@@ -117,3 +117,21 @@ async def test_a_refused_message_waits_behind_what_its_sender_has_sent_before(ur
         taken = [event.data for event in events if event.type == "received"]
         assert [data["data"] for data in taken] == [0, 1, 2]
         assert [data.get("refused") for data in taken] == [None, "no", None]
+
+
+async def test_a_sender_that_the_server_does_not_hold_to_its_name_is_unverified(url):
+    async with (
+        natsproc.connect(url, sender="worker") as mesh,
+        natsproc.connect(url, sender="root") as anybody,
+    ):
+        async with mesh.own("job") as proc:
+            receipt = await anybody.process("job").pause()
+            assert (receipt.sender, receipt.verified) == ("root", False)
+            assert receipt.to_json()["verified"] is False
+            await anybody.process("job").resume()
+            await proc.flush()
+        events = [e async for e in mesh.process("job").tail(follow=False) if isinstance(e, natsproc.Event)]
+        by = {event.type: event.data for event in events}
+        assert by["paused"]["sender"] == "root"
+        assert by["paused"]["verified"] is False
+        assert "verified" not in by["exited"]

@@ -136,7 +136,12 @@ async def test_a_request_gets_its_reply_from_the_log(mesh, viewer):
     assert await handle.request([5, 6], id="kept", timeout=10) == {"total": 11}
     assert await handle.request([5, 6], id="kept", timeout=10) == {"total": 11}
     replies = [e for e in await events(handle, follow=False) if e.type == "replied"]
-    assert replies[0].data == {"message": replies[0].cause, "sender": "viewer", "data": {"total": 3}}
+    assert replies[0].data == {
+        "message": replies[0].cause,
+        "sender": "viewer",
+        "verified": False,
+        "data": {"total": 3},
+    }
     await handle.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -94,7 +94,7 @@ async def test_an_interrupt_ends_the_turn_with_what_was_seen_and_the_conversatio
         "received", "turn_began", "log", "token", "token", "token", "message", "text", "interrupted", "turn_ended",
         "received",
     ]  # fmt: skip
-    assert began.data == {"message": sent.id, "sender": "viewer"}
+    assert began.data == {"message": sent.id, "sender": "viewer", "verified": False}
     assert [e.offset for e in seen if began.offset < e.offset < receipt.offset] == offsets
     assert {e.cause for e in seen if began.offset <= e.offset < receipt.offset} == {sent.id}
     ended = next(e for e in seen if e.type == "turn_ended")
@@ -269,6 +269,7 @@ async def test_messages_land_after_the_turn_at_a_boundary_or_now(mesh, viewer):
     assert seen[where].data == {
         "command": seen[where + 1].data["message"],
         "sender": "viewer",
+        "verified": False,
         "reason": "a message",
     }
 

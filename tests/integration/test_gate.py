@@ -9,7 +9,7 @@ import signal
 import psutil
 import pytest
 from granting import credential, granted
-from harness import binary, running, wait_for
+from harness import binary, running
 from homes import a_home
 
 import natsproc as np

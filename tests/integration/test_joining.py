@@ -326,7 +326,7 @@ def test_up_wants_to_be_told_what_goes_over_the_network(home):
     assert (done.returncode, done.stdout[:19]) == (0, "echo natsproc-join.")
     doctor = natsproc("doctor")
     assert doctor.returncode == 1
-    assert "✗ network: listens on 0.0.0.0 without TLS" in doctor.stdout
+    assert "✗ listens: on 0.0.0.0 without TLS" in doctor.stdout
 
 
 def test_a_line_that_is_pasted_on_a_terminal_is_not_shown(home, other):

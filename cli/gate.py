@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 
 from natsproc_cli import exits
-from natsproc_cli.options import Target, with_target
+from natsproc_cli.options import Target, run_async, with_target
 
 
 @with_target
@@ -20,5 +19,5 @@ def gate(target: Target) -> int:
 
     endpoint = find(target.server, target.creds, target.context)
     with suppress(KeyboardInterrupt):
-        asyncio.run(serve(endpoint, on_ready=lambda url: exits.remark(f"the gate answers at {url}")))
+        run_async(serve(endpoint, on_ready=lambda url: exits.remark(f"the gate answers at {url}")))
     return 0

@@ -81,6 +81,9 @@ class Endpoint:
     sender: str = "anonymous"  #: the name in the credential, or a claimed one
     verified: bool = False  #: whether the server pins the sender by permission
     direct: bool = True  #: whether it has rights on JetStream, as far as is known; else it asks the gate
+    watches: tuple[
+        tuple[str, str], ...
+    ] = ()  #: where that is known, namespaces and ids, or `*`, that it may watch
     options: dict[str, Any] = field(default_factory=dict)  #: user, password, token, tls … for nats-py
     domain: str | None = None  #: JetStream domain
     origin: str = ""  #: for people: where this choice came from, as in "NATS_URL"

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 from nats.aio.msg import Msg
 
-from natsproc.errors import BadPayload, Error, OwnershipLost, TimedOut
+from natsproc.errors import BadPayload, Error, NotAllowed, OwnershipLost, TimedOut
 from natsproc.protocol.messages import encode
 from natsproc.protocol.names import Address, Names, key_of
 from natsproc.protocol.records import Lease, Record
@@ -23,7 +23,7 @@ from .clock import seconds_between
 from .connection import Connection
 from .handoff import Handoff
 from .history import History
-from .kv import Bucket, Conflict, marker_of
+from .kv import Bucket, Conflict, Value, marker_of
 from .streams import LEASE_SECONDS, MARKER_SECONDS
 
 RENEW_SECONDS = 1.0
@@ -84,16 +84,33 @@ class Registry:
         return None
 
     async def list(self, namespace: str | None = None, *, ended: bool = False) -> list[Record]:
-        """Every live record of a namespace (None: of the mesh), and with `ended` those that have ended."""
-        keys = f"{namespace or '*'}.*"
-        buckets = (self._ended, self._live) if ended else (self._live,)
-        found = await asyncio.gather(*(bucket.all(keys) for bucket in buckets))
+        """Every live record of a namespace (None: of the mesh), and with `ended` those that have ended.
+
+        Of a namespace of which only parts are granted, it is those. Raises: NotAllowed, ReadFailed.
+        """
         records: dict[str, Record] = {}
-        for entries in found:  # live ones last, so that a new run hides the ended one before it
-            for key, value in entries.items():
-                if (record := parse_record(value.payload)) is not None:
-                    records[key] = record
+        for part in self._parts(namespace):
+            buckets = (self._ended, self._live) if ended else (self._live,)
+            found = await asyncio.gather(*(self._all(bucket, *part) for bucket in buckets))
+            for entries in found:  # live ones last, so that a new run hides the ended one before it
+                for key, value in entries.items():
+                    if (record := parse_record(value.payload)) is not None:
+                        records[key] = record
         return sorted(records.values(), key=lambda r: (r.address.namespace, r.started, r.address.id))
+
+    def _parts(self, namespace: str | None) -> Sequence[tuple[str, str]]:
+        """What to list of a namespace, as namespaces and ids or `*`: all of it, unless less is known to be granted."""
+        whole = (namespace or "*", "*")
+        granted = self._connection.endpoint.watches if self._connection.gated else ()
+        if not granted or any(space in ("*", whole[0]) and id == "*" for space, id in granted):
+            return [whole]
+        return [part for part in granted if namespace in (None, part[0])] or [whole]
+
+    async def _all(self, bucket: Bucket, namespace: str, id: str) -> dict[str, Value]:
+        if id == "*":
+            return await bucket.all(f"{namespace}.*")
+        value = await bucket.get(key := f"{namespace}.{id}")
+        return {key: value} if value else {}
 
     async def quiet(self, addresses: Iterable[Address]) -> dict[Address, float]:
         """Seconds since each process's last event, all by the server's clock."""
@@ -101,7 +118,11 @@ class Registry:
         subjects = {self._names.events(address): address for address in addresses}
         if not subjects:
             return {}
-        now, last = await asyncio.gather(history.now(), history.last_of(list(subjects)))
+        try:
+            now, last = await asyncio.gather(history.now(), history.last_of(list(subjects)))
+        except NotAllowed:  # not all at once, where they are granted one by one
+            now, found = await asyncio.gather(history.now(), asyncio.gather(*map(history.last, subjects)))
+            last = {entry.subject: entry for entry in found if entry}
         return {
             subjects[subject]: max(0.0, seconds_between(entry.time, now)) for subject, entry in last.items()
         }
@@ -136,12 +157,14 @@ class Registry:
         def look() -> None:
             changes.put(())
 
-        subject = self._names.records(namespace or "*")
+        subjects = [self._names.records(*part) for part in self._parts(namespace)]
         forget = self._connection.on_reconnect(look)
-        subscription = await self._connection.subscribe(subject, changed)
+        subscriptions = [await self._connection.subscribe(subject, changed) for subject in subjects]
         look()
         try:
-            async with self._connection.denials(subject, changes.close):
+            async with AsyncExitStack() as hooks:
+                for subject in subjects:
+                    await hooks.enter_async_context(self._connection.denials(subject, changes.close))
                 while True:
                     change = await changes.take()
                     for address, record in change or await self._look(namespace, known):
@@ -151,7 +174,8 @@ class Registry:
                     present = present or not change
         finally:
             forget()
-            await self._connection.unsubscribe(subscription)
+            for subscription in subscriptions:
+                await self._connection.unsubscribe(subscription)
 
     async def _look(self, namespace: str | None, known: set[Address]) -> Sequence[Change]:
         """What lives now, and None for what is known and does not."""

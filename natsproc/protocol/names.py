@@ -124,9 +124,9 @@ class Names:
         """Where the server republishes each change of the registry record."""
         return f"{self.prefix}.{address.namespace}.{address.id}.record"
 
-    def records(self, namespace: str = "*") -> str:
-        """All registry changes, of one namespace or of the mesh."""
-        return f"{self.prefix}.{namespace}.*.record"
+    def records(self, namespace: str = "*", id: str = "*") -> str:
+        """All registry changes, of one process, one namespace or of the mesh."""
+        return f"{self.prefix}.{namespace}.{id}.record"
 
     def lease(self, node: str = "*") -> str:
         """Where the server republishes a node's lease, its goodbye, and its expiry.

@@ -215,7 +215,9 @@ def _with_sender(endpoint: Endpoint, wished: str | None, granted: Credential | N
     where = f"the credentials in {endpoint.creds or GRANT}"
     if credential.expired:
         raise NotAllowed(f"{where} have expired: ask for new ones")
-    endpoint = replace(endpoint, secret=credential.text, prefix=credential.prefix, direct=credential.direct)
+    endpoint = replace(
+        endpoint, secret=credential.text, prefix=credential.prefix, direct=credential.direct, watches=credential.watches
+    )  # fmt: skip
     if not credential.pinned:
         return replace(endpoint, sender=wished or credential.sender)
     if wished not in (None, credential.sender):

@@ -69,7 +69,7 @@ async def test_an_owner_a_watcher_and_a_sender_need_nothing_of_jetstream(home):
             await handle.resume()
             assert (await handle.record()).labels == {"a": "b"}
             assert (await handle.inspect())["checkpoint"]["offset"] == 3001
-            assert [str(info.address) for info in await listed(other, "job")] == ["job"]
+            assert [str(info.address) for info in await other.list()] == ["job"]
         assert (await handle.wait()).status == "completed"
         shown = await asyncio.wait_for(watching, 20)
         assert [event.offset for event in shown] == list(range(1, len(shown) + 1))
@@ -79,18 +79,6 @@ async def test_an_owner_a_watcher_and_a_sender_need_nothing_of_jetstream(home):
         assert paused.data == {"command": receipt.command, "sender": "viewer"}  # which the server holds it to
         middle = await events(handle.tail(after=shown[1500].cursor, follow=False))
         assert [event.offset for event in middle] == [event.offset for event in shown[1501:]]
-
-
-async def listed(mesh, id):
-    """A list of ids that are granted one by one is not a list of the namespace."""
-    with pytest.raises(np.NotAllowed, match=r"may not watch default/\*"):
-        await mesh.list()
-    return [await info(mesh, id)]
-
-
-async def info(mesh, id):
-    (found,) = await mesh.io.call(mesh.infos([await mesh.process(id).record()]))
-    return found
 
 
 async def test_a_grant_on_a_namespace_lists_it_and_covers_what_does_not_exist_yet(home):
@@ -109,7 +97,8 @@ async def test_a_grant_on_a_namespace_lists_it_and_covers_what_does_not_exist_ye
         async with mesh.own("chat/one"), mesh.own("chat/two"), mesh.own("secret/three"):
             found = await other.list(namespace="chat")
             assert [str(info.address) for info in found] == ["chat/one", "chat/two"]
-            for call in (other.list(), other.list(namespace="secret"), other.list(namespace="*")):
+            assert [str(info.address) for info in await other.list(namespace="*")] == ["chat/one", "chat/two"]
+            for call in (other.list(), other.list(namespace="secret")):
                 with pytest.raises(np.NotAllowed):
                     await call
             shown = await asyncio.wait_for(events(other.process("chat/one").tail(), 1), 10)
@@ -121,6 +110,42 @@ async def test_a_grant_on_a_namespace_lists_it_and_covers_what_does_not_exist_ye
         assert [info.state for info in found] == ["completed", "completed"]
         watching.cancel()
         assert {address for address, _ in changes} == {"chat/one", "chat/two"}
+
+
+async def test_what_is_granted_one_by_one_is_listed_and_watched_so(home):
+    async with (
+        granted(home, "all", "own,watch", "*/*") as mesh,
+        granted(home, "viewer", "watch", "one,two,three,chat/*") as other,
+    ):
+        changes = []
+
+        async def watch():
+            async for address, record in other.watch(namespace="*"):
+                changes.append((str(address), record and record.state))
+
+        watching = asyncio.create_task(watch())
+        await other.list()
+        async with (
+            mesh.own("one"),
+            mesh.own("two"),
+            mesh.own("four"),
+            mesh.own("chat/five"),
+            mesh.own("x/six"),
+        ):
+            assert [(str(i.address), i.quiet is not None) for i in await other.list()] == [
+                ("one", True),
+                ("two", True),
+            ]
+            seen = [str(info.address) for info in await other.list(namespace="*")]
+            assert seen == ["chat/five", "one", "two"]
+            with pytest.raises(np.NotAllowed, match="may not watch x/"):
+                await other.list(namespace="x")
+            several = other.tail("*")
+            shown = await asyncio.wait_for(events(several, 2), 10)
+            assert {str(event.address) for event in shown} == {"one", "two"}
+        assert [str(info.address) for info in await other.list(ended=True)] == ["one", "two"]
+        watching.cancel()
+        assert {address for address, _ in changes} == {"one", "two", "chat/five"}
 
 
 async def test_each_right_is_one_of_its_own(home):

@@ -12,6 +12,7 @@ import itertools
 import json
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import nats
 import nkeys
@@ -20,8 +21,10 @@ import pytest_asyncio
 from granting import credential
 from harness import free_port
 from homes import connect
+from test_server import websocket_answer
 
-from natsproc.access import Authority
+from natsproc import granting
+from natsproc.access import Authority, keys, write_private
 from natsproc.bus import streams
 from natsproc.bus.kv import Bucket
 from natsproc.client import connect as open_mesh
@@ -501,6 +504,63 @@ async def test_a_jwt_without_its_key_does_not_come_in(scene, tmp_path):
     other = nkeys.from_seed(nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER)).seed.decode()
     (tmp_path / "stolen.creds").write_text(text.replace(seed, other))
     assert await refused(scene, tmp_path / "stolen.creds")
+
+
+async def test_who_was_revoked_is_out_at_once_and_stays_out(scene):
+    given = granting.grant("jack", ["watch", "own"], ["mine"], url=scene.url)
+    path = scene.home.folder / "given.creds"
+    write_private(path, given.creds)
+    attacker = await scene.attacker("jack", path)
+    before = await scene.trace()
+    await asyncio.to_thread(granting.revoke, "jack")
+    async with asyncio.timeout(10):
+        while not attacker.nc.is_closed:
+            await asyncio.sleep(0.01)
+    assert await refused(scene, path)
+    assert await scene.trace() == before
+
+
+async def test_a_page_of_another_site_gets_no_websocket(scene):
+    ws_url = scene.home.load().ws_url
+    assert websocket_answer(ws_url, "https://example.com") == 403
+    assert websocket_answer(ws_url, f"http://localhost:{ws_url.rpartition(':')[2]}") == 101
+
+
+async def test_another_tenant_of_the_server_reaches_nothing(scene):
+    """Another account under the same operator, whose users may do everything in it."""
+    tenant = replace(Authority.create(), operator_seed=scene.authority.operator_seed)
+    operator, account = (
+        nkeys.from_seed(seed.encode()) for seed in (tenant.operator_seed, tenant.account_seed)
+    )
+    jwt = keys._sign(operator, account, "tenant", keys._account(jetstream=True))
+    may = {"pub": ("$SYS.REQ.CLAIMS.UPDATE",), "sub": ("_INBOX.>",)}
+    write_private(scene.home.folder / "system.creds", scene.authority.credential("sys", may, system=True))
+    system = await nats.connect(scene.url, user_credentials=str(scene.home.folder / "system.creds"))
+    assert b"error" not in (await system.request("$SYS.REQ.CLAIMS.UPDATE", jwt.encode(), timeout=5)).data
+    await system.close()
+
+    before = await scene.trace()
+    path = scene.home.folder / "tenant.creds"
+    write_private(path, tenant.credential("jack", {"pub": (">",), "sub": (">",)}))
+    attacker = await scene.attacker("jack", path)
+    heard = await attacker.nc.subscribe(">")
+    for subject in (
+        EVENTS,
+        f"{VICTIM}.inbox.jack",
+        f"{VICTIM}.history.jack",
+        "$KV.PROC_CLAIMS.secret.victim",
+    ):
+        await attacker.nc.publish(subject, b"{}", reply="_INBOX.jack.x", headers={TARGET: EVENTS})
+    assert json.loads(await attacker.tries(f"{API}STREAM.NAMES"))["streams"] is None
+    assert "error" in await attacker.tries(f"{API}STREAM.PURGE.PROC_EVENTS")
+    own = (EVENTS, f"{VICTIM}.", "$", "_INBOX.")
+    while heard.pending_msgs:  # it hears itself, and nobody else
+        assert (await heard.next_msg()).subject.startswith(own)
+    await heard.unsubscribe()  # else it would answer itself
+    assert await attacker.tries(f"{VICTIM}.control.jack", {"id": "1", "verb": "kill"}) == "503"
+    assert await attacker.tries(f"{VICTIM}.history.jack", b"", {TARGET: EVENTS}) == "503"
+    assert await scene.trace() == before
+    await attacker.nc.close()
 
 
 async def test_the_secrets_stay_out_of_what_is_logged_and_listed(scene):

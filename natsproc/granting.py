@@ -90,11 +90,30 @@ def grant(
     place = Place.of(keys)
     expires = None if seconds is None else time.time() + max(1.0, seconds)
     rights, scopes, subjects = rights_on(sender, can, on, namespace, prefix)
+    _tell_apart(place, sender, trusted="all" in rights)
     entry = Grant(sender, "", tuple(rights), tuple(map(str, scopes)), prefix, int(time.time()))
     text, entry, known = make(place, entry, subjects, expires)
     line = to_line(text, prefix=prefix, **_where(place.home, url))
     others = tuple(g for g in known if g.sender == sender and g.state == "valid")
     return Granted(entry, text, line, others)
+
+
+def _tell_apart(place: Place, sender: str, *, trusted: bool) -> None:
+    """Nobody shares a name, and so the inboxes where answers come, with who is trusted with more. Raises: BadName."""
+    valid = [g for g in ledger.load(place.ledger) if g.sender == sender and g.state == "valid"]
+    local = place.home.creds
+    is_local = local.exists() and Credential.read(local).sender == sender
+    if not trusted and (is_local or any("all" in g.can for g in valid)):
+        whose = "local.creds has that name" if is_local else "a credential of that name has the right `all`"
+        raise BadName(
+            f"{sender!r} is trusted with everything already ({whose}), and a narrower credential would hear what it "
+            "is answered: choose another name"
+        )
+    if trusted and any("all" not in g.can for g in valid):
+        raise BadName(
+            f"{sender!r} holds narrower credentials, which would hear what this one is answered: choose another name, or "
+            f"`natsproc revoke {sender}` first"
+        )
 
 
 def make(

@@ -325,14 +325,14 @@ def test_the_command_line(home, tmp_path):
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert 3500 < Credential.read(out).expires - time.time() <= 3600
 
-    line = natsproc("grant", "dash", "--can", "all", "--for", "0")
+    line = natsproc("grant", "dash", "--can", "watch,own", "--on", "*/*", "--for", "0")
     assert "dash holds another credential already, until 20" in line.stderr
     whole = Credential.of(line.stdout, "stdout")
     assert whole.expires is None
 
     listed = natsproc("grants")
     assert [row.split()[:3] for row in listed.stdout.splitlines()] == [
-        ["SENDER", "CAN", "STATE"], ["dash", "watch,send", "valid"], ["dash", "all", "valid"]
+        ["SENDER", "CAN", "STATE"], ["dash", "watch,send", "valid"], ["dash", "watch,own", "valid"]
     ]  # fmt: skip
     objects = [json.loads(row) for row in natsproc("grants", "-o", "json").stdout.splitlines()]
     assert objects[0]["key"] == key
@@ -343,7 +343,7 @@ def test_the_command_line(home, tmp_path):
         "NATSPROC_GRANT": line.stdout.strip(),
         "NATSPROC_HOME": str(tmp_path / "none"),
     }
-    ps = [NATSPROC, "ps", "-o", "json"]
+    ps = [NATSPROC, "ps", "-o", "json"]  # which the gate answers
     assert subprocess.run(ps, env=environment, capture_output=True).returncode == 0
     one = natsproc("revoke", "dash", "--key", key[:12])
     assert (one.returncode, one.stdout) == (0, f"{key}\n")
@@ -417,3 +417,20 @@ def test_printing_needs_no_keys_and_says_all_three_ways(tmp_path):
     contradiction = natsproc(*RIGHTS_PRINTED, "--out", tmp_path / "x")
     assert contradiction.returncode == 2
     assert "exclude each other" in contradiction.stderr
+
+
+def test_nobody_shares_a_name_with_who_is_trusted_with_more(place):
+    """They would share the inboxes, and hear each other's answers."""
+    local = Credential.read(place.creds).sender
+    with pytest.raises(BadName, match="has that name"):
+        sdk.grant(local, ["watch"], ["build"])
+    sdk.grant(local, ["all"])
+    sdk.grant("laptop", ["all"])
+    with pytest.raises(BadName, match="the right `all`"):
+        sdk.grant("laptop", ["watch"], ["build"])
+    sdk.grant("dashboard", ["watch"], ["build"])
+    sdk.grant("dashboard", ["control"], ["build"])
+    with pytest.raises(BadName, match="natsproc revoke dashboard"):
+        sdk.grant("dashboard", ["all"])
+    sdk.revoke("dashboard")
+    sdk.grant("dashboard", ["all"])

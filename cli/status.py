@@ -12,7 +12,7 @@ from natsproc_cli import options
 def status(output: options.Output = "text") -> int:
     """Say whether the embedded nats-server runs, and where, or which mesh was joined; exits with 4 if it does not answer."""
     from natsproc.errors import NoServer
-    from natsproc.server import embedded, joined, joining
+    from natsproc.server import embedded, joined
     from natsproc.server.home import Home
 
     home = Home.find()
@@ -23,7 +23,9 @@ def status(output: options.Output = "text") -> int:
         for name, value in _shown(found).items():
             print(f"{name:13}{value}")
     if there := joined.load(home.joined):
-        joining.reached(there)
+        from natsproc.server.joining import reached
+
+        reached(there)
         return 0
     if found["running"]:
         return 0

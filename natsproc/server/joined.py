@@ -12,16 +12,18 @@ import time
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from natsproc.access import FULL, Grant, write_private
-from natsproc.bus.connection import Endpoint
 from natsproc.errors import BadPayload, Error, NoServer
 from natsproc.protocol.names import DEFAULT_PREFIX
 
 from .certificates import machine_addresses
 from .home import Home, is_loopback, is_wildcard
 from .trust import trusting
+
+if TYPE_CHECKING:
+    from natsproc.bus.connection import Endpoint
 
 MARK = "natsproc-join."
 
@@ -107,13 +109,15 @@ def save(folder: Path, invitation: Invitation) -> None:
 
 def endpoint(folder: Path) -> Endpoint | None:
     """How to connect to the mesh that is remembered there, if there is one. Raises: BadPayload."""
+    from natsproc.bus.connection import Endpoint
+
     if (found := load(folder)) is None:
         return None
     return Endpoint(
         found.urls,
         creds=str(folder / "machine.creds"),
         options=trusting(found.ca, found.tls_name) if found.tls_name else {},
-        origin="the mesh that this machine has joined",
+        origin="joined; a new line of `natsproc invite` there renews it, `natsproc leave` forgets it",
     )
 
 

@@ -215,6 +215,21 @@ async def test_a_machine_that_joined_needs_no_flags(home, other, monkeypatch):
     assert not other.joined.exists()
 
 
+def test_a_machine_whose_credential_is_revoked_is_out_and_told_so(home, other):
+    embedded.start(home, TLS)
+    word = invited(home).encode()
+    join(other, word, Names())
+    assert "laptop" in natsproc("grants").stdout
+    assert natsproc("ps", NATSPROC_HOME=str(other.folder)).returncode == 0
+    assert natsproc("revoke", "laptop").returncode == 0
+    out = natsproc("ps", NATSPROC_HOME=str(other.folder))
+    assert (out.returncode, "does not accept these credentials" in out.stderr) == (5, True), out.stderr
+    assert "natsproc invite" in out.stderr
+    with pytest.raises(NotAllowed, match="refuses the credential in the line"):
+        join(other, word, Names())
+    assert joined.load(other.joined)  # as it was
+
+
 def test_a_line_that_is_none_or_only_a_part(home, other):
     embedded.start(home, TLS)
     word = invited(home).encode()

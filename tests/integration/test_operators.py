@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import subprocess
 
 import pytest
 from harness import Server, running
-from homes import natsproc
+from homes import NATSPROC, natsproc
 
 import natsproc as sdk
-from natsproc.access import permissions
+from natsproc.access import Scope, grants_of, permissions
 from natsproc.access.roles import roles
 from natsproc.bus import streams
 from natsproc.bus.connection import Connection
@@ -28,6 +29,9 @@ def _no_home(tmp_path, monkeypatch):
 def server(tmp_path, version):
     """A server whose users have exactly the printed permissions, on which nothing has been made yet."""
     printed = json.loads(natsproc(*PRINTED, "2.14").stdout)["permissions"]
+    for name, can in {"dash": ("watch", "send", "control"), "worker": ("own",)}.items():
+        allowed = permissions(name, grants_of(can, [Scope.parse("*/*")]))
+        printed[name] = {"publish": allowed["pub"], "subscribe": allowed["sub"]}
     users = [
         {"user": name, "password": "secret", "permissions": allowed} for name, allowed in printed.items()
     ]
@@ -104,6 +108,34 @@ async def test_a_service_does_all_of_its_work_and_makes_no_stream(server):
     admin = await Connection.open(find(url(server, "admin")))
     assert (await admin.api("STREAM.DELETE.KV_PROC_ENDED"))["success"]
     await admin.close()
+
+
+async def test_a_gate_with_the_rights_of_one_serves_narrow_users(server):
+    assert natsproc("setup", "--server", url(server, "admin")).returncode == 0
+    gate = subprocess.Popen(
+        [NATSPROC, "gate", "--server", url(server, "gate")], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert "the gate answers" in (await asyncio.to_thread(gate.stderr.readline))
+        async with (
+            sdk.connect(url(server, "worker")) as theirs,
+            sdk.connect(url(server, "dash")) as mesh,
+            theirs.own("worker") as proc,
+        ):
+            handle = mesh.process("worker")
+            await proc.log("seen")
+            await handle.send("sent")
+            assert (await proc.receive()).data == "sent"
+            assert (await handle.pause()).applied
+            assert [i.state for i in await mesh.list()] == ["paused"]
+            await handle.resume()
+            tail = handle.tail(types=["log"])
+            assert (await anext(aiter(tail))).data["text"] == "seen"
+            await proc.flush()
+    finally:
+        gate.terminate()
+        gate.communicate()
+    assert [line for line in denials(server) if '"gate"' in line] == []
 
 
 @pytest.mark.parametrize("role", ["admin", "service", "gate"])

@@ -362,6 +362,7 @@ class Runner:
 
     async def inspect(self, stack: bool) -> dict[str, Any]:
         """The OS processes of it and what they use, and what its terminal shows."""
+        await self._tried.wait()  # its output may be here before we know that it runs
         return await asyncio.to_thread(self._describe)
 
     def _describe(self) -> dict[str, Any]:

@@ -207,11 +207,9 @@ class Connection:
     def url(self) -> str:
         """The server that it is connected to, without credentials."""
         parsed = self.nc.connected_url
-        return (
-            f"{parsed.scheme}://{parsed.hostname}:{parsed.port}"
-            if parsed
-            else ", ".join(self.endpoint.servers)
-        )
+        if not parsed:
+            return ", ".join(self.endpoint.servers)
+        return f"{parsed.scheme}://{parsed.netloc.rpartition('@')[2]}"
 
     @property
     def server_version(self) -> tuple[int, int]:

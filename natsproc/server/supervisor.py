@@ -26,6 +26,7 @@ from .home import Home, State
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 LOOK_SECONDS = 0.1
+RENEW_SECONDS = 6 * 3600.0  #: between looks at the certificate
 WELL_AFTER = 30.0  #: seconds of running after which a crash is a first one again
 
 
@@ -64,13 +65,27 @@ def run(home: Home, gate: GateKeeper, restarts: int) -> None:
     while not (up := state.answers()) and process.poll() is None:
         time.sleep(0.02)
     _log(f"nats-server {state.version}, pid {process.pid}: {state.url if up else 'not ready'}")
+    due = time.monotonic() + RENEW_SECONDS
     while up and process.poll() is None:
         gate.look()
+        if time.monotonic() > due:
+            state, due = renew(home, state, process.pid), time.monotonic() + RENEW_SECONDS
         time.sleep(LOOK_SECONDS)
     code = process.wait()
     _log(f"nats-server, pid {process.pid}, ended with {code}")
     if not up:
         raise Error("it ended before it was ready")
+
+
+def renew(home: Home, state: State, pid: int) -> State:
+    """Have the running nats-server take up a new certificate, if it is time or one was put there; who is connected stays so."""
+    now = _certified(home, state)
+    if now.certificate_ends != state.certificate_ends:
+        with contextlib.suppress(OSError):
+            home.save(now)
+        os.kill(pid, signal.SIGHUP)
+        _log("a new certificate is taken up")
+    return now
 
 
 class GateKeeper:

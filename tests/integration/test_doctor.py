@@ -191,9 +191,9 @@ async def test_the_doctor_sees_a_certificate_that_comes_near_its_end(home, monke
     embedded.start(home, embedded.Wishes(host="127.0.0.1", tls=True))
     for endpoint in (find(), replace(find(), look=None, origin="a joined machine's")):
         assert (await levels(endpoint, home))["certificate"] == "ok"
-        monkeypatch.setattr(exposure, "CERTIFICATE_DAYS", 400)
-        assert (await levels(endpoint, home))["certificate"] == "warning"
-        monkeypatch.undo()
+        with monkeypatch.context() as then:
+            then.setattr(exposure, "CERTIFICATE_DAYS", 400)
+            assert (await levels(endpoint, home))["certificate"] == "warning"
 
 
 async def test_the_doctor_sees_what_goes_over_the_network_in_the_clear(home, tmp_path):

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import socket
 import ssl
 import stat
 import subprocess
@@ -13,7 +14,7 @@ from dataclasses import replace
 
 import pexpect
 import pytest
-from harness import free_port, running, wait_for
+from harness import VERSIONS, binary, free_port, running, wait_for
 from homes import NATSPROC, a_home, connect, natsproc, servers_of
 from test_server import websocket_answer
 
@@ -21,7 +22,7 @@ from natsproc.access import Authority, write_private
 from natsproc.bus.connection import Connection, NoServer
 from natsproc.errors import BadPayload, Error, NotAllowed
 from natsproc.protocol.names import Names
-from natsproc.server import certificates, doctor, embedded, find_server, joined, x509
+from natsproc.server import certificates, doctor, embedded, find_server, joined, supervisor, x509
 from natsproc.server.embedded import Wishes
 from natsproc.server.find import find
 from natsproc.server.home import Home
@@ -76,6 +77,16 @@ async def test_by_tls_alone_and_by_the_authority_of_the_home(home):
     found = {f.about: f for f in await doctor.examine(find(), Names(), home)}
     assert {f.level for f in found.values()} == {"ok"}, found
     assert "365 days" in found["certificate"].text
+
+
+async def test_over_ipv6(home, other):
+    if not embedded._is_free("::1", 0):
+        pytest.skip("NOT TESTED: this machine has no IPv6")
+    embedded.start(home, replace(TLS, host="::"))
+    assert embedded.status(home)["url"] == f"tls://[::1]:{home.load().port}"
+    assert "problem" not in [f.level for f in await doctor.examine(find(), Names(), home)]
+    line = joined.invite(home, "laptop", at=("::1", home.load().port)).encode()
+    assert join(other, line, Names())[0].urls == (embedded.status(home)["url"],)
 
 
 def test_secrets_of_the_authority_are_for_its_owner_alone(home):
@@ -142,9 +153,11 @@ def test_a_certificate_is_made_anew_long_before_its_end_and_not_before(home, mon
     assert home.server_pem.read_text() == made
     authority = home.authority_pem.read_text()
     for days, anew in ((181, False), (179, True)):
-        monkeypatch.setattr(x509, "SERVER_DAYS", days)
-        write_private(home.server_pem, x509.sign_server(authority, state.name, x509.read(made.encode())[0]))
-        monkeypatch.undo()
+        with monkeypatch.context() as then:
+            then.setattr(x509, "SERVER_DAYS", days)
+            write_private(
+                home.server_pem, x509.sign_server(authority, state.name, x509.read(made.encode())[0])
+            )
         assert (certificates.settle(home, state).certificate_ends > time.time() + 200 * DAY) == anew
     assert home.authority_pem.read_text() == authority
 
@@ -166,6 +179,41 @@ async def test_the_supervisor_renews_it_when_it_starts_the_server_again(home, mo
     wait_for(lambda: home.load().restarts == 1 and home.load().answers(), what="the server to be back")
     assert home.load().certificate_ends > time.time() + 300 * DAY
     await (await connect(home)).close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_server_that_runs_takes_up_a_new_one_without_a_break(home, monkeypatch, version):
+    monkeypatch.setenv("NATSPROC_NATS_SERVER", str(binary(version)))
+    embedded.start(home, TLS)
+    before = await connect(home)
+    state, authority = home.load(), home.authority_pem.read_text()
+    assert supervisor.renew(home, state, servers_of(home)[0]) == state
+    monkeypatch.setattr(x509, "SERVER_DAYS", 9)
+    write_private(home.server_pem, x509.sign_server(authority, state.name, [state.name, "127.0.0.1"]))
+    monkeypatch.setattr(x509, "SERVER_DAYS", 300)
+    supervisor.renew(home, state, servers_of(home)[0])
+    for url in (state.url, state.ws_url):
+        await until_its_certificate_lasts(home, url, 300)
+    await before.ping()
+    assert before.nc.stats["reconnects"] == 0
+    await before.close()
+    assert home.load().restarts == 0
+
+
+async def until_its_certificate_lasts(home, url, days):
+    """Wait until who connects is shown a certificate that ends in so many days."""
+    context = ssl.create_default_context(cafile=home.ca_pem)
+    host, port = url.partition("://")[2].split(":")
+
+    def shown() -> bool:
+        with socket.create_connection((host, int(port)), 5) as peer:
+            if not url.startswith("wss"):
+                peer.recv(4096)
+            with context.wrap_socket(peer, server_hostname=host) as tls:
+                ends = ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"])
+        return abs(ends - time.time() - days * DAY) < DAY
+
+    await asyncio.to_thread(wait_for, shown, 20, "the new certificate")
 
 
 def test_a_certificate_that_was_given(home, other, tmp_path):

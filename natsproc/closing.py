@@ -80,7 +80,9 @@ async def close(
         why = f"meant for epoch {command.epoch}, and {record.epoch} was the last"
         return Receipt(command.id, command.verb, "refused", why, command.sender, node.name, record.epoch)
     async with asyncio.timeout(within):
-        won = await claim(node.connection, node.names, address, node=node.name, writer=node.writer)
+        won = await claim(
+            node.connection, node.names, address, node=node.name, writer=node.writer, steady=node.steady
+        )
     log = EventLog(
         node.connection, node.writer, node.names, address,
         epoch=won.epoch, run=won.run, next_offset=won.next_offset, nonce=won.nonce, carried=won.carried,

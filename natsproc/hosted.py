@@ -108,6 +108,7 @@ class Hosted(Commanded):
             spec.address,
             node=node.name,
             writer=node.writer,
+            steady=node.steady,
             restart=spec.restart,
         )
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import Any, Literal, Protocol
 
-from natsproc.bus.clock import now
+from natsproc.bus.clock import Steady, now
 from natsproc.bus.connection import Connection
 from natsproc.bus.discovery import Discovery
 from natsproc.bus.registry import LeaseKeeper, Registry
@@ -115,6 +115,11 @@ class Node:
     @property
     def lease(self) -> Lease:
         return self._keeper.lease
+
+    @property
+    def steady(self) -> Steady:
+        """How long the bus has been there, as this node can tell."""
+        return self._keeper.steady
 
     async def start(self) -> None:
         """Take the lease, and be found by discovery."""

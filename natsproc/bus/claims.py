@@ -19,7 +19,7 @@ from natsproc.protocol.names import Address, Names, key_of, new_token
 from natsproc.protocol.ownership import Fold, Opening, Verdict
 from natsproc.protocol.records import Claim, Lease
 
-from .clock import now, seconds_between
+from .clock import Steady, now, seconds_between
 from .connection import ApiError, Connection, NoResponders
 from .history import History, ReadFailed, StoredEntry
 from .kv import Bucket, Conflict, marker_of
@@ -57,14 +57,16 @@ async def claim(
     *,
     node: str,
     writer: Writer,
+    steady: Steady | None = None,
     restart: bool = False,
 ) -> Owned:
     """Take the id for this node, if nobody alive has it, and mark the log.
 
+    `steady` says for how long the bus has taken all that this node wrote to keep its own lease.
     Raises: AlreadyRunning, naming the node; AlreadyEnded, unless `restart` asks for a next run; NotAllowed;
     NoServer and the like once they have lasted for half a minute. Protocol: section 4.
     """
-    claimant = _Claimant(connection, names, address, node, writer)
+    claimant = _Claimant(connection, names, address, node, writer, steady or Steady(0))
     while True:
         with suppress(Conflict):  # somebody else was faster: see who
             return await claimant.take(restart)
@@ -200,9 +202,16 @@ class _Claimant:
     """Whoever tries to win an id."""
 
     def __init__(
-        self, connection: Connection, names: Names, address: Address, node: str, writer: Writer
+        self,
+        connection: Connection,
+        names: Names,
+        address: Address,
+        node: str,
+        writer: Writer,
+        steady: Steady,
     ) -> None:
         self._connection = connection
+        self._steady = steady
         self._address = address
         self._node = node
         self._writer = writer
@@ -323,8 +332,9 @@ class _Claimant:
     async def _lives(self, record: Claim, revision: int) -> tuple[bool, bool]:
         """Whether the process is left alone, as its node holds a lease or it answers by now, and whether it is silent.
 
-        After an outage of the server every lease has just expired: then they get the time to renew it. One that is
-        overdue and has not expired gets it, too: a server that crashed may have lost its TTL.
+        After an outage of the server every lease has just expired: then they get the time to renew it, unless there
+        was none, since this node could renew its own all the while. One that is overdue and has not expired gets it,
+        too: a server that crashed may have lost its TTL.
         """
         waited = False
         while record.node:
@@ -338,7 +348,7 @@ class _Claimant:
             if not marker and age <= OVERDUE_SECONDS:
                 return True, True
             left = LEASE_SECONDS - (age if marker else 0)
-            if waited or left <= 0:
+            if waited or left <= 0 or (marker and self._steady.seconds > age + OVERDUE_SECONDS):
                 return False, True
             await asyncio.sleep(left)
             if await self._answers(record.epoch_at(revision)):

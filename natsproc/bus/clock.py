@@ -6,7 +6,9 @@ This node's clock is only ever shown; no decision compares two machines' clocks.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 _cached: tuple[int, str] = (0, "")
 
@@ -30,3 +32,42 @@ def later(seconds: float) -> str:
 def seconds_between(earlier: str, later: str) -> float:
     """Seconds between two times of one and the same clock."""
     return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+
+
+Clocks = tuple[float, float]
+
+
+def _clocks() -> Clocks:
+    return time.monotonic(), time.time()
+
+
+_LONG_AGO: Clocks = (-inf, -inf)
+
+
+class Steady:
+    """For how long something has gone on without a break, by the clocks of this machine.
+
+    Of two clocks, because the one stands still while the machine sleeps, and the other may be set.
+    """
+
+    def __init__(self, most: float, clocks: Callable[[], Clocks] = _clocks) -> None:
+        """`most` seconds may lie between two beats."""
+        self._most = most
+        self._clocks = clocks
+        self._since = self._last = _LONG_AGO
+
+    def beat(self) -> None:
+        """It goes on."""
+        self._since = self._since if self.seconds else self._clocks()
+        self._last = self._clocks()
+
+    def stop(self) -> None:
+        """It has broken off."""
+        self._since = self._last = _LONG_AGO
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first beat to now, if there was no break since; else 0."""
+        now = self._clocks()
+        gap = max(abs(now[0] - self._last[0]), abs(now[1] - self._last[1]))
+        return 0.0 if gap > self._most else min(now[0] - self._since[0], now[1] - self._since[1])

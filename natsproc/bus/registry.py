@@ -19,7 +19,7 @@ from natsproc.protocol.names import Address, Names, key_of
 from natsproc.protocol.records import Lease, Record
 
 from .claims import PATIENCE, insist
-from .clock import seconds_between
+from .clock import Steady, seconds_between
 from .connection import Connection
 from .handoff import Handoff
 from .history import History
@@ -27,6 +27,7 @@ from .kv import Bucket, Conflict, Value, marker_of
 from .streams import LEASE_SECONDS, MARKER_SECONDS
 
 RENEW_SECONDS = 1.0
+BREAK_SECONDS = 2.5  #: between two renewals; no outage in it was so long that a live node has lost its lease
 
 Change = tuple[Address, Record | None]
 
@@ -201,7 +202,9 @@ class LeaseKeeper:
         self._bucket = Bucket(connection, names.leases)
         self._connection = connection
         self.lease = lease
+        self.steady = Steady(BREAK_SECONDS)  #: how long the bus has taken every renewal
         self._task: asyncio.Task[None] | None = None
+        connection.on_disconnect(self.steady.stop)
 
     async def start(self) -> None:
         """Take the lease and keep it. Raises: NotAllowed, Closed, and what half a minute without a server gives."""
@@ -218,6 +221,7 @@ class LeaseKeeper:
     async def _renew(self) -> None:
         self.lease = replace(self.lease, load=round(os.getloadavg()[0], 2))
         await self._bucket.put(self.lease.node, encode(self.lease.to_json()), ttl=LEASE_SECONDS)
+        self.steady.beat()
 
     async def _keep(self) -> None:
         while True:

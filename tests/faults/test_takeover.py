@@ -1,0 +1,88 @@
+"""How long it takes to take over an owner that is gone, and why; and that an outage of the bus makes nobody look gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+from link import Link
+from test_sdk_faults import appears, make_mesh, start_owner, stop
+from test_sdk_outages import own_soon
+from test_unreachable import Load
+
+import natsproc
+from natsproc.bus.kv import Bucket
+from natsproc.bus.streams import LEASE_SECONDS, OVERDUE_SECONDS
+
+
+async def steady(mesh, seconds):
+    """Wait until the mesh's node has kept its lease for so long."""
+    node = await mesh.node()
+    async with asyncio.timeout(60):
+        while node.steady.seconds < seconds:
+            await asyncio.sleep(0.05)
+
+
+async def expiry(mesh, node):
+    """Return when the lease of a node has expired."""
+    leases = Bucket(mesh.connection, mesh.names.leases)
+    async with asyncio.timeout(20):
+        while await mesh.io.call(leases.get(node, leader=True)):
+            await asyncio.sleep(0.02)
+    return time.monotonic()
+
+
+@pytest.mark.parametrize("witness", [True, False], ids=["who has been there", "who has just come"])
+async def test_who_saw_that_the_bus_was_there_takes_over_as_soon_as_the_lease_has_expired(server, witness):
+    """Who has just come cannot tell it from an outage, and gives the owner the time of a lease to come back."""
+    await make_mesh(server.url)
+    async with natsproc.connect(server.url) as mesh, natsproc.connect(server.url) as viewer:
+        child = await start_owner(server.url, 3)
+        try:
+            record = await (await appears(viewer, "owner")).record()
+            if witness:
+                await steady(mesh, OVERDUE_SECONDS + 1)
+        finally:
+            await stop(child)
+        load = Load()
+        expired = asyncio.create_task(expiry(viewer, record.node))
+        if not witness:
+            await asyncio.wait([expired])
+        owning, proc = await own_soon(mesh, "owner")
+        took = time.monotonic() - await expired
+        load.task.cancel()
+        slow = 1 + 5 * load.seconds
+        assert proc.run_number == 1
+        if witness:
+            assert took < slow
+        else:
+            assert LEASE_SECONDS - 1 < took < LEASE_SECONDS + slow
+        await owning.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("away", ["kill", "freeze"])
+async def test_after_an_outage_who_comes_back_later_than_others_is_not_taken_over(server, away):
+    """The claimant has been connected for long; if the server only hangs it even stays so."""
+    await make_mesh(server.url)
+    link = Link(server.port)
+    async with (
+        contextlib.AsyncExitStack() as stack,
+        natsproc.connect(server.url) as mesh,
+        natsproc.connect(link.url, sender="owner") as cut_off,
+    ):
+        stack.callback(link.close)
+        await steady(mesh, 2 * OVERDUE_SECONDS)
+        async with cut_off.own("alive"):
+            node = (await cut_off.node()).name
+            await asyncio.to_thread(getattr(server, away))
+            link.cut()
+            await asyncio.sleep(LEASE_SECONDS + 1.5)
+            await asyncio.to_thread(server.thaw if away == "freeze" else server.start)
+            await expiry(mesh, node)
+            claiming = asyncio.create_task(mesh.own("alive").__aenter__())
+            await asyncio.sleep(1.5)
+            link.mend()
+            with pytest.raises(natsproc.AlreadyRunning, match="is running"):
+                await asyncio.wait_for(claiming, 20)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from natsproc.client import Mesh, ProcessInfo
-    from natsproc.protocol.names import Address
     from natsproc.protocol.records import Record
 
 HEADER = ("ID", "STATE", "KIND", "AGE", "LAST EVENT", "NODE", "LABELS", "TITLE")
@@ -113,43 +112,14 @@ class Listing:
                 live.stop()
 
     async def print_changes(self) -> None:
-        """Print what runs now, then each record that changes, a JSON object a line."""
+        """Print what runs now, then each process that changes, a JSON object a line."""
         from natsproc.client import matches
+        from natsproc_cli.changes import Changes
 
-        changes: asyncio.Queue[tuple[Address, Record | None]] = asyncio.Queue()
-        arrived = asyncio.Event()
+        def wanted(record: Record) -> bool:
+            return matches(record, self._kind, self._labels) and bool(record.asks or not self._waiting)
 
-        async def follow() -> None:
-            async for change in self._mesh.watch(namespace=self._namespace):
-                changes.put_nowait(change)
-                arrived.set()
-
-        async def show() -> None:
-            for info in await self.read():
-                exits.print_json(info.to_json())
-            while True:
-                while changes.empty():
-                    if nobody_reads():
-                        raise BrokenPipeError
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(REDRAW_SECONDS):
-                            await arrived.wait()
-                    arrived.clear()
-                address, changed = changes.get_nowait()
-                record = changed or await self._mesh.process(address).record()
-                if record is None or (self._waiting and not record.asks):
-                    continue
-                if matches(record, self._kind, self._labels):
-                    exits.print_json(record.to_json())
-
-        # the watch begins first, so that nothing falls between it and the list
-        tasks = [asyncio.create_task(follow()), asyncio.create_task(show())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            done.pop().result()
-        finally:
-            for task in tasks:
-                task.cancel()
+        await Changes(self._mesh, self._namespace, wanted).print(self.read)
 
     def _name(self, info: ProcessInfo) -> str:
         return str(info.address) if self._namespace == "*" else info.address.id

@@ -244,6 +244,11 @@ class Mesh:
         granting.insist_on_keys(self.connection.endpoint)
         return await asyncio.to_thread(granting.revoke, sender, key=key, server=self.url)
 
+    async def unreachable(self, records: Iterable[Record]) -> Mapping[Address, Gone]:
+        """Which of these live processes have no owner that can be reached, and since when."""
+        asked = list(records)
+        return await self.io.call(insist(lambda: unreachable_among(self.connection, self.names, asked)))
+
     async def ended(self, older: float = 0.0, *, namespace: str | None = None) -> Sequence[Record]:
         """The records of what ended at least `older` seconds ago, by the server's clock; the oldest first."""
         chosen = namespace or self.namespace

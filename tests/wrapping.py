@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import natsproc
-from natsproc.bus import inbox, streams
-from natsproc.bus.connection import Connection, Endpoint
+from natsproc.bus import inbox
 from natsproc.command.run import run_command
 from natsproc.command.runner import Wrapped
-from natsproc.protocol.names import Names, new_token
+from natsproc.protocol.names import new_token
 
 DEADLINE = 10.0 if os.environ.get("NATSPROC_MUTANT") else 60.0
 
@@ -34,12 +33,6 @@ async def main(url, id, options, *argv):
 
 sys.exit(asyncio.run(main(*sys.argv[1:])).code)
 """
-
-
-async def make_mesh(url: str) -> None:
-    connection = await Connection.open(Endpoint((url,)))
-    await streams.setup(connection, Names())
-    await connection.close()
 
 
 class Job:

@@ -6,7 +6,8 @@ import asyncio
 import sys
 
 from link import Link
-from test_sdk_faults import appears, make_mesh, stop
+from meshes import appears, make_mesh
+from test_sdk_faults import stop
 
 import natsproc
 from natsproc.protocol.messages import Command

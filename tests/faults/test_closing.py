@@ -8,7 +8,8 @@ import sys
 import time
 
 import pytest
-from test_sdk_faults import appears, make_mesh, start_owner, stop
+from meshes import appears, make_mesh
+from test_sdk_faults import start_owner, stop
 from test_sdk_outages import log
 from writing import leased
 from writing import own as bus_own

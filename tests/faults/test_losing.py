@@ -6,7 +6,8 @@ import asyncio
 import signal
 import sys
 
-from test_sdk_faults import appears, make_mesh, stop
+from meshes import appears, make_mesh
+from test_sdk_faults import stop
 from test_sdk_outages import own_soon
 
 import natsproc

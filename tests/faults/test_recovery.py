@@ -15,7 +15,7 @@ import sys
 
 import pytest
 from crashing import bury
-from test_sdk_faults import make_mesh
+from meshes import make_mesh
 from writing import NAMES
 from writing import record as record_of
 

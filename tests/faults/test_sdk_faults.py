@@ -9,11 +9,9 @@ import sys
 import threading
 
 from link import Link
+from meshes import appears, make_mesh
 
 import natsproc
-from natsproc.bus import streams
-from natsproc.bus.connection import Connection, Endpoint
-from natsproc.protocol.names import Names
 
 OWNER = """
 import asyncio, sys, natsproc
@@ -27,21 +25,8 @@ natsproc.run(count, int(sys.argv[2]), float(sys.argv[3]), id="owner", server=sys
 """
 
 
-async def make_mesh(url):
-    connection = await Connection.open(Endpoint((url,)))
-    await streams.setup(connection, Names())
-    await connection.close()
-
-
 async def start_owner(url, total, pause=0.0):
     return await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER, url, str(total), str(pause))
-
-
-async def appears(mesh, id):
-    async with asyncio.timeout(20):
-        while not any(info.address.id == id for info in await mesh.list()):
-            await asyncio.sleep(0.02)
-    return mesh.process(id)
 
 
 async def stop(child):

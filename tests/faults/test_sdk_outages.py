@@ -7,7 +7,7 @@ import time
 
 import pytest
 from link import Link
-from test_sdk_faults import make_mesh
+from meshes import make_mesh
 
 import natsproc
 from natsproc.bus import inbox

@@ -13,7 +13,8 @@ import psutil
 import pytest
 from cli_harness import Cli
 from harness import Server, small_disk, wait_for
-from wrapping import Job, Shell, make_mesh
+from meshes import make_mesh
+from wrapping import Job, Shell
 from writing import until
 
 import natsproc

@@ -9,7 +9,8 @@ import sys
 import time
 
 import pytest
-from test_sdk_faults import appears, make_mesh, stop
+from meshes import appears, make_mesh
+from test_sdk_faults import stop
 from test_sdk_outages import log
 
 import natsproc

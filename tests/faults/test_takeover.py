@@ -8,7 +8,8 @@ import time
 
 import pytest
 from link import Link
-from test_sdk_faults import appears, make_mesh, start_owner, stop
+from meshes import appears, make_mesh
+from test_sdk_faults import start_owner, stop
 from test_sdk_outages import own_soon
 from test_unreachable import Load
 

@@ -7,7 +7,8 @@ import signal
 import sys
 
 import pytest
-from test_sdk_faults import appears, make_mesh, stop
+from meshes import appears, make_mesh
+from test_sdk_faults import stop
 
 import natsproc
 

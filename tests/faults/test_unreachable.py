@@ -6,7 +6,8 @@ import asyncio
 import time
 
 import pytest
-from test_sdk_faults import appears, make_mesh, start_owner, stop
+from meshes import appears, make_mesh
+from test_sdk_faults import start_owner, stop
 
 import natsproc
 from natsproc.bus import liveness

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from harness import Server, wait_for
-from wrapping import Job, Shell, make_mesh
+from meshes import make_mesh
+from wrapping import Job, Shell
 
 import natsproc
 from natsproc.command.run import run_command

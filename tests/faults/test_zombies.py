@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from homes import NATSPROC
-from test_sdk_faults import appears, make_mesh, stop
+from meshes import appears, listing, make_mesh
+from test_sdk_faults import stop
 from test_sdk_outages import log, own_soon
 from writing import leased
 
@@ -86,10 +87,10 @@ async def test_a_zombie_is_stopped_and_told_and_never_counts(server, tmp_path: P
             await appears(mesh, name)
         await asyncio.gather(*(log(mesh, name) for name in zombies))
         watchers = [asyncio.create_task(watch(name)) for name in zombies]
-        epochs = {info.address.id: info.record.epoch for info in await mesh.list()}
+        epochs = {info.address.id: info.record.epoch for info in await listing(mesh)}
         for zombie in zombies.values():
             zombie.send_signal(signal.SIGSTOP)
-        (asleep,) = [info.record.node for info in await mesh.list() if info.address.id == "asleep"]
+        (asleep,) = [info.record.node for info in await listing(mesh) if info.address.id == "asleep"]
         async with leased(mesh, asleep):
             with pytest.raises(natsproc.AlreadyRunning) as refused:  # silent with a live lease
                 await mesh.own("asleep").__aenter__()

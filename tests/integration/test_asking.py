@@ -5,29 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from harness import running
-from test_sdk import events, make_mesh, running_process, until
+from meshes import appears, events, until
 
 import natsproc
-
-
-@pytest.fixture(scope="module")
-def bus(tmp_path_factory, version):
-    with running(tmp_path_factory.mktemp("nats"), version) as server:
-        asyncio.run(make_mesh(server))
-        yield server
-
-
-@pytest.fixture
-async def mesh(bus):
-    async with natsproc.connect(bus.url) as mesh:
-        yield mesh
-
-
-@pytest.fixture
-async def viewer(bus):
-    async with natsproc.connect(bus.url, sender="viewer") as mesh:
-        yield mesh
 
 
 async def in_state(handle, state, asks=0):
@@ -159,7 +139,7 @@ async def test_plain_functions_ask_and_are_interrupted_while_they_do(mesh, viewe
             return [stop.reason, proc.ask("Second?", [1, 2])]
 
     task = asyncio.create_task(mesh.run(work, id="plain-asks"))
-    handle = await running_process(viewer, "plain-asks")
+    handle = await appears(viewer, "plain-asks")
     await in_state(handle, "waiting", 1)
     assert (await handle.interrupt(reason="not so fast")).applied
     await until(lambda: asked_second(handle))
@@ -177,7 +157,7 @@ async def test_what_ends_while_it_asks_waits_for_nobody(mesh, viewer):
         await proc.ask("Still there?")
 
     task = asyncio.create_task(mesh.run(worker, id="ends"))
-    handle = await running_process(viewer, "ends")
+    handle = await appears(viewer, "ends")
     await in_state(handle, "waiting", 1)
     assert (await handle.cancel()).applied
     with pytest.raises(natsproc.Cancelled):

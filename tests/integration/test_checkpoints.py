@@ -8,51 +8,26 @@ import contextlib
 import nats
 import pytest
 from crashing import crashing
-from harness import running
+from meshes import events
 from pydantic import BaseModel
 from writing import NAMES, own, record, writing
 
 import natsproc
-from natsproc.bus import checkpoints, streams
+from natsproc.bus import checkpoints
 from natsproc.bus.claims import _Claimant
-from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History
 from natsproc.bus.objects import Objects
-from natsproc.protocol.names import Address, Names
-
-
-@pytest.fixture(scope="module")
-def bus(tmp_path_factory, version):
-    async def make_mesh(url):
-        connection = await Connection.open(Endpoint((url,)))
-        await streams.setup(connection, Names())
-        await connection.close()
-
-    with running(tmp_path_factory.mktemp("nats"), version) as server:
-        asyncio.run(make_mesh(server.url))
-        yield server
+from natsproc.protocol.names import Address
 
 
 @pytest.fixture
-async def mesh(bus):
-    async with natsproc.connect(bus.url, sender="viewer") as mesh:
-        yield mesh
-
-
-@pytest.fixture
-async def connection(bus):
-    connection = await Connection.open(Endpoint((bus.url,), sender="tester"))
-    yield connection
-    await connection.close()
+def connection(bus_connection):
+    return bus_connection
 
 
 @pytest.fixture
 def crash(bus, connection):
     return lambda id, **options: crashing(bus.url, connection, id, **options)
-
-
-async def events(handle):
-    return [item async for item in handle.tail(follow=False, run="all") if isinstance(item, natsproc.Event)]
 
 
 async def states_of(connection, id, count=1):
@@ -94,7 +69,7 @@ async def test_a_new_owner_begins_with_the_state_and_the_messages_behind_it(cras
         assert [(await proc.receive(timeout=10)).data for _ in range(2)] == [2, 3]
         with pytest.raises(natsproc.TimedOut):
             await proc.receive(timeout=0.2)
-    seen = await events(handle)
+    seen = await events(handle, follow=False, run="all")
     assert seen[offset - 1].type == "checkpointed"
     assert [e.type for e in seen].count("recovered") == 3
     assert [e.data["data"] for e in seen if e.type == "received"] == [0, 1, 2, 2, 3]
@@ -194,7 +169,7 @@ async def test_a_state_that_no_migration_leads_from_is_refused_and_the_run_goes_
         async with mesh.own("refused", version=3, migrate={2: broken}):
             pytest.fail("began")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    assert "exited" not in [e.type for e in await events(handle)]
+    assert "exited" not in [e.type for e in await events(handle, follow=False, run="all")]
     async with mesh.own("refused", version=2) as proc:
         assert proc.state == {"n": 1}
 
@@ -238,7 +213,7 @@ async def test_the_checkpoint_of_a_former_owner_is_refused_and_its_code_stops(
             with pytest.raises(natsproc.OwnershipLost):
                 await asyncio.wait_for(task, 20)
             assert await record(connection, proc.address) == saved
-    seen = [(e.type, e.epoch) for e in await events(mesh.process("fenced"))]
+    seen = [(e.type, e.epoch) for e in await events(mesh.process("fenced"), follow=False, run="all")]
     assert [type for type, _ in seen].count("checkpointed") == 2
     assert [type for type, _ in seen].count("exited") == 1
     async with mesh.own("fenced", restart=True):
@@ -303,7 +278,7 @@ async def test_the_blocking_twin_saves_as_well(crash, mesh):
     await asyncio.gather(
         mesh.run(work, True, id="blocking"), _send_when_there(mesh.process("blocking"), "go")
     )
-    seen = await events(mesh.process("blocking"))
+    seen = await events(mesh.process("blocking"), follow=False, run="all")
     assert [e.type for e in seen] == ["started", "received", "checkpointed", "exited"]
     assert seen[2].data == {"offset": 2, "size": 7, "version": 1}
 
@@ -351,7 +326,7 @@ async def test_a_claimant_reads_on_from_the_last_place(crash, mesh, monkeypatch,
         with pytest.raises(natsproc.TimedOut):
             await proc.receive(timeout=0.2)
     monkeypatch.undo()
-    seen = await events(handle)
+    seen = await events(handle, follow=False, run="all")
     assert [e.data for e in seen if e.type == "n"] == [*range(1600), "last"]
 
 

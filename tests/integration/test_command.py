@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pyte
 import pytest
-from harness import running
-from wrapping import DEADLINE, Job, make_mesh, text
+from wrapping import DEADLINE, Job, text
 
 import natsproc
 from natsproc.command.session import Session
@@ -24,16 +23,8 @@ SIGNALLED = ("interrupted", "paused", "resumed", "cancelled")
 
 
 @pytest.fixture(scope="module")
-def bus(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("nats")) as server:
-        asyncio.run(make_mesh(server.url))
-        yield server
-
-
-@pytest.fixture
-async def mesh(bus):
-    async with natsproc.connect(bus.url, sender="owner") as mesh:
-        yield mesh
+def version():
+    return None
 
 
 def python(code: str) -> tuple[str, ...]:

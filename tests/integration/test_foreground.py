@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pexpect
 import pytest
-from harness import running, wait_for
-from wrapping import Shell, make_mesh
+from harness import Server, wait_for
+from wrapping import Shell
 
 from natsproc.command.run import IMPATIENCE_SECONDS
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(tmp_path_factory.mktemp("nats")) as server:
-        asyncio.run(make_mesh(server.url))
-        yield server.url
+def version() -> None:
+    return None
 
 
 @pytest.fixture
-def shell(url: str) -> Shell:
-    return Shell(url)
+def shell(bus: Server) -> Shell:
+    return Shell(bus.url)
 
 
 def line(stream: Any) -> bytes:

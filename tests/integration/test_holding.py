@@ -7,11 +7,9 @@ from datetime import datetime, timedelta
 
 import pytest
 from crashing import crashing
-from harness import running
-from test_sdk import events, make_mesh, until
+from meshes import events, until
 
 import natsproc
-from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History
 from natsproc.bus.holding import HeldCommands, hold
 from natsproc.errors import TimedOut
@@ -29,32 +27,6 @@ async def held(mesh, address):
     """What the inbox of a process has."""
     inbox = History(mesh.connection, mesh.names.inbox_stream)
     return await mesh.io.call(inbox.last_from_leader(mesh.names.inbox(address, "*")))
-
-
-@pytest.fixture(scope="module")
-def bus(tmp_path_factory, version):
-    with running(tmp_path_factory.mktemp("nats"), version) as server:
-        asyncio.run(make_mesh(server))
-        yield server
-
-
-@pytest.fixture
-async def mesh(bus):
-    async with natsproc.connect(bus.url, sender="owner") as mesh:
-        yield mesh
-
-
-@pytest.fixture
-async def connection(bus):
-    connection = await Connection.open(Endpoint((bus.url,), sender="tester"))
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def viewer(bus):
-    async with natsproc.connect(bus.url, sender="viewer") as mesh:
-        yield mesh
 
 
 @pytest.fixture
@@ -105,7 +77,7 @@ async def test_between_runs_it_is_kept_for_the_next_one(mesh, viewer, id):
 
     await until(paused)
     assert not running.done()
-    assert (await handle.resume(hold=60)).applied  # it is there, so nothing is held
+    assert (await handle.resume(timeout=60, hold=60)).applied  # it is there, so nothing is held
     assert await running == "done"
     types = [e.type for e in await events(handle)]
     assert types[:2] == ["restarted", "paused"]  # before anything that it does
@@ -193,7 +165,7 @@ async def test_one_that_stays_in_the_inbox_is_not_applied_by_the_next_owner(mesh
 
 
 async def test_an_answer_is_held_for_a_question_that_is_open_and_for_nothing_else(
-    bus, mesh, viewer, connection, id
+    bus, mesh, viewer, bus_connection, id
 ):
     handle = viewer.process(id)
     with pytest.raises(natsproc.Refused, match="asks nothing"):
@@ -202,7 +174,7 @@ async def test_an_answer_is_held_for_a_question_that_is_open_and_for_nothing_els
     async def asked():
         return (record := await handle.record()) and record.asks
 
-    async with crashing(bus.url, connection, id) as proc:
+    async with crashing(bus.url, bus_connection, id) as proc:
         asking = asyncio.create_task(proc.ask("Sure?"))
         [ask] = await until(asked)
     asking.cancel()

@@ -10,60 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import Server, running
+from meshes import appears, events, until
 from pydantic import BaseModel
 
 import natsproc
-from natsproc.bus import streams
-from natsproc.bus.connection import Connection, Endpoint
 from natsproc.command.run import run_command
 from natsproc.command.runner import Wrapped
-from natsproc.protocol.names import Names
-
-
-async def make_mesh(server: Server, prefix: str = "proc") -> None:
-    connection = await Connection.open(Endpoint((server.url,)))
-    await streams.setup(connection, Names(prefix))
-    await connection.close()
-
-
-@pytest.fixture(scope="module")
-def bus(tmp_path_factory, version):
-    with running(tmp_path_factory.mktemp("nats"), version) as server:
-        asyncio.run(make_mesh(server))
-        yield server
-
-
-@pytest.fixture
-async def mesh(bus):
-    async with natsproc.connect(bus.url) as mesh:
-        yield mesh
-
-
-@pytest.fixture
-async def viewer(bus):
-    """A second client, as another OS process would be."""
-    async with natsproc.connect(bus.url, sender="viewer") as mesh:
-        yield mesh
-
-
-async def until(condition, timeout=15.0):
-    async with asyncio.timeout(timeout):
-        while not (value := await condition()):
-            await asyncio.sleep(0.01)
-        return value
-
-
-async def running_process(viewer, id):
-    async def listed():
-        return any(info.address.id == id for info in await viewer.list())
-
-    await until(listed)
-    return viewer.process(id)
-
-
-async def events(handle, **options):
-    return [item async for item in handle.tail(**options) if isinstance(item, natsproc.Event)]
 
 
 class Topic(BaseModel):
@@ -105,7 +57,7 @@ async def test_interrupt_redirects_inside_a_scope_and_is_recorded_where_it_lands
         return "ended well"
 
     task = asyncio.create_task(mesh.run(agent, id="redirect"))
-    handle = await running_process(viewer, "redirect")
+    handle = await appears(viewer, "redirect")
     receipt = await handle.interrupt({"topic": "nats"}, reason="wrong topic")
     assert (receipt.status, receipt.sender, receipt.offset) == ("applied", "viewer", 2)
     assert await task == "ended well"
@@ -123,7 +75,7 @@ async def test_interrupt_outside_any_scope_ends_the_function(mesh, viewer):
         await asyncio.sleep(60)
 
     task = asyncio.create_task(mesh.run(sleeper, id="outside"))
-    handle = await running_process(viewer, "outside")
+    handle = await appears(viewer, "outside")
     assert (await handle.interrupt()).applied
     with pytest.raises(natsproc.Interrupted):
         await task
@@ -137,7 +89,7 @@ async def test_cancel_and_kill_end_it_with_one_terminal_event(mesh, viewer, verb
         await asyncio.sleep(60)
 
     task = asyncio.create_task(mesh.run(sleeper, id=f"to-{verb}"))
-    handle = await running_process(viewer, f"to-{verb}")
+    handle = await appears(viewer, f"to-{verb}")
     receipt = await getattr(handle, verb)(reason="enough")
     assert receipt.applied
     with pytest.raises(BaseException):  # noqa: B017, PT011
@@ -160,7 +112,7 @@ async def test_a_hard_interrupt_lands_in_code_that_never_awaits(bus, viewer):
         os.sys.executable, "-c", program, bus.url, stdout=asyncio.subprocess.PIPE
     )
     try:
-        handle = await running_process(viewer, "spinner")
+        handle = await appears(viewer, "spinner")
         assert (await handle.ping()).applied
         inspected = await handle.inspect(stack=True)
         assert any("in spin" in line for lines in inspected["stack"].values() for line in lines)
@@ -179,7 +131,7 @@ async def test_pause_holds_the_next_write_and_resume_lets_it_go(mesh, viewer):
             await asyncio.sleep(0.005)
 
     task = asyncio.create_task(mesh.run(ticker, id="ticker"))
-    handle = await running_process(viewer, "ticker")
+    handle = await appears(viewer, "ticker")
     assert (await handle.pause()).applied
 
     async def offset():
@@ -215,7 +167,7 @@ async def test_messages_come_in_order_per_sender_and_are_typed(bus, mesh, viewer
                 return len(got)
 
     task = asyncio.create_task(mesh.run(reader, id="reader"))
-    handle = await running_process(viewer, "reader")
+    handle = await appears(viewer, "reader")
     other = mesh.process("reader")
     sent = [await handle.send(Topic(name="a", depth=n)) for n in range(20)]
     await asyncio.gather(*(other.send({"name": "b", "depth": n}, id=f"b{n}") for n in range(20)))
@@ -319,7 +271,7 @@ def test_a_plain_function_gets_the_blocking_twin(bus):
     def drive():
         async def main():
             async with natsproc.connect(bus.url, sender="driver") as mesh:
-                handle = await running_process(mesh, "plain")
+                handle = await appears(mesh, "plain")
                 assert (await handle.interrupt("now this")).applied
                 await handle.send({"rate": 0.1})
 
@@ -478,7 +430,7 @@ async def test_a_repeated_command_gets_the_first_answer_and_happens_once(mesh, v
         return count
 
     task = asyncio.create_task(mesh.run(agent, id="idempotent"))
-    handle = await running_process(viewer, "idempotent")
+    handle = await appears(viewer, "idempotent")
     first = await handle.command("interrupt", id="the-same")
     second = await handle.command("interrupt", id="the-same")
     assert first == second

@@ -11,8 +11,8 @@ import threading
 import time
 
 import pytest
-from harness import free_port, running
-from test_sdk import events, make_mesh, running_process, until
+from harness import free_port
+from meshes import appears, events, until
 
 import natsproc
 from natsproc.bus import inbox
@@ -23,25 +23,6 @@ from natsproc.bus.registry import Registry
 @pytest.fixture(scope="module")
 def version():
     return None
-
-
-@pytest.fixture(scope="module")
-def bus(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("nats")) as server:
-        asyncio.run(make_mesh(server))
-        yield server
-
-
-@pytest.fixture
-async def mesh(bus):
-    async with natsproc.connect(bus.url) as mesh:
-        yield mesh
-
-
-@pytest.fixture
-async def viewer(bus):
-    async with natsproc.connect(bus.url, sender="viewer") as mesh:
-        yield mesh
 
 
 def ended(seen):
@@ -108,7 +89,7 @@ async def test_closing_the_mesh_ends_what_runs_on_it_and_its_code_is_told(bus, v
 
     async with natsproc.connect(bus.url) as mesh:
         task = asyncio.create_task(mesh.run(agent, id="left-running"))
-        handle = await running_process(viewer, "left-running")
+        handle = await appears(viewer, "left-running")
     closed.set()
     with pytest.raises((natsproc.AlreadyEnded, natsproc.Closed)):
         await asyncio.wait_for(task, 10)
@@ -150,7 +131,7 @@ async def test_cancelling_the_run_of_a_plain_function_cancels_the_function(mesh,
         proc.receive()
 
     task = asyncio.create_task(mesh.run(wait, id="plainly"))
-    await running_process(viewer, "plainly")
+    await appears(viewer, "plainly")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 10)
@@ -378,7 +359,7 @@ async def test_a_slow_viewer_of_several_gets_all_of_each(mesh, viewer):
 
     tasks = [asyncio.create_task(mesh.run(speak, id=id)) for id in owners]
     for id in owners:
-        await running_process(viewer, id)
+        await appears(viewer, id)
     seen = {id: [] for id in owners}
     async with viewer.tail(*owners, types=["n"]) as tail, asyncio.timeout(60):
         async for item in tail:

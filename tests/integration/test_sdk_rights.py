@@ -7,7 +7,7 @@ import json
 
 import pytest
 from harness import running
-from test_sdk import make_mesh
+from meshes import make_mesh
 
 import natsproc
 
@@ -42,7 +42,7 @@ def bus(tmp_path_factory):
     with running(tmp_path_factory.mktemp("nats"), extra=extra) as server:
         server.bare = server.url
         server.url = server.bare.replace("nats://", "nats://admin:admin@")
-        asyncio.run(make_mesh(server))
+        asyncio.run(make_mesh(server.url))
         yield server
 
 

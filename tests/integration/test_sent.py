@@ -5,46 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from harness import running
+from meshes import events
 from pydantic import BaseModel
 
 import natsproc
-from natsproc.bus import streams
-from natsproc.bus.connection import Connection, Endpoint
-from natsproc.protocol.names import Names
-
-
-async def make_mesh(url):
-    connection = await Connection.open(Endpoint((url,)))
-    await streams.setup(connection, Names())
-    await connection.close()
-
-
-@pytest.fixture(scope="module")
-def bus(tmp_path_factory, version):
-    with running(tmp_path_factory.mktemp("nats"), version) as server:
-        asyncio.run(make_mesh(server.url))
-        yield server
-
-
-@pytest.fixture
-async def mesh(bus):
-    async with natsproc.connect(bus.url, sender="owner") as mesh:
-        yield mesh
-
-
-@pytest.fixture
-async def viewer(bus):
-    async with natsproc.connect(bus.url, sender="viewer") as mesh:
-        yield mesh
 
 
 class Answer(BaseModel):
     total: int
-
-
-async def events(handle, **options):
-    return [item async for item in handle.tail(**options) if isinstance(item, natsproc.Event)]
 
 
 async def test_consumed_returns_when_the_process_has_taken_the_message(mesh, viewer):

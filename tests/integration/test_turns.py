@@ -9,38 +9,10 @@ import time
 
 import pytest
 from crashing import crashing
-from harness import running
-from test_sdk import events, make_mesh, running_process, until
+from meshes import appears, events, until
 
 import natsproc
 from natsproc.bus import inbox
-from natsproc.bus.connection import Connection, Endpoint
-
-
-@pytest.fixture(scope="module")
-def bus(tmp_path_factory, version):
-    with running(tmp_path_factory.mktemp("nats"), version) as server:
-        asyncio.run(make_mesh(server))
-        yield server
-
-
-@pytest.fixture
-async def mesh(bus):
-    async with natsproc.connect(bus.url) as mesh:
-        yield mesh
-
-
-@pytest.fixture
-async def connection(bus):
-    connection = await Connection.open(Endpoint((bus.url,), sender="tester"))
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def viewer(bus):
-    async with natsproc.connect(bus.url, sender="viewer") as mesh:
-        yield mesh
 
 
 async def last(handle, kind, count=1):
@@ -77,7 +49,7 @@ async def test_an_interrupt_ends_the_turn_with_what_was_seen_and_the_conversatio
                 )
 
     task = asyncio.create_task(mesh.run(agent, id="agent"))
-    handle = await running_process(viewer, "agent")
+    handle = await appears(viewer, "agent")
     sent = await handle.send("count")
     said = await last(handle, "message")
     began = await last(handle, "turn_began")
@@ -135,22 +107,22 @@ async def test_before_its_first_turn_a_function_is_interrupted_as_any_other(mesh
         await asyncio.sleep(60)
 
     task = asyncio.create_task(mesh.run(plain, id="no-turns"))
-    handle = await running_process(viewer, "no-turns")
+    handle = await appears(viewer, "no-turns")
     assert (await handle.interrupt()).applied
     with pytest.raises(natsproc.Interrupted):
         await task
 
 
 async def test_who_recovers_a_run_that_has_taken_a_turn_is_not_ended_between_turns(
-    bus, mesh, viewer, connection
+    bus, mesh, viewer, bus_connection
 ):
     handle = viewer.process("recovered")
-    async with crashing(bus.url, connection, "recovered") as proc:
+    async with crashing(bus.url, bus_connection, "recovered") as proc:
         async with proc.turn():
             pass
         await proc.flush()
     for _ in range(2):  # the second knows it from the claim record alone
-        async with crashing(bus.url, connection, "recovered") as proc:
+        async with crashing(bus.url, bus_connection, "recovered") as proc:
             assert (await handle.interrupt()).why == "no turn is under way"
             await proc.check()
     async with mesh.own("recovered") as proc:
@@ -244,7 +216,7 @@ async def test_messages_land_after_the_turn_at_a_boundary_or_now(mesh, viewer):
         return "done"
 
     task = asyncio.create_task(mesh.run(agent, id="lands"))
-    handle = await running_process(viewer, "lands")
+    handle = await appears(viewer, "lands")
     await handle.send("a")
     await last(handle, "turn_began")
     await handle.send("b", when="next")
@@ -332,7 +304,7 @@ async def converse(proc):
 async def test_whoever_texts_while_it_answers_is_heard_once_and_in_order(bus, mesh, viewer):
     async with natsproc.connect(bus.url, sender="other") as other:
         task = asyncio.create_task(mesh.run(converse, id="texted"))
-        await running_process(viewer, "texted")
+        await appears(viewer, "texted")
 
         async def text(mesh):
             for number in range(150):
@@ -375,7 +347,7 @@ async def test_a_process_says_when_it_takes_messages(mesh, viewer):
         return [m.data for m in got]
 
     task = asyncio.create_task(mesh.run(steady, id="steady"))
-    handle = await running_process(viewer, "steady")
+    handle = await appears(viewer, "steady")
     with pytest.raises(natsproc.Refused, match="takes no message 'idle', only next"):
         await handle.send("x", when="idle")
     with pytest.raises(natsproc.BadPayload, match="choose from idle, next, now"):
@@ -409,7 +381,7 @@ async def test_turns_of_a_plain_function(mesh, viewer):
         return None
 
     task = asyncio.create_task(mesh.run(agent, id="plain"))
-    handle = await running_process(viewer, "plain")
+    handle = await appears(viewer, "plain")
     await handle.send("go")
     await handle.send("more", when="next")
     await last(handle, "message")
@@ -437,7 +409,7 @@ async def test_a_hard_interrupt_for_another_turn_spares_the_code_that_spins(bus,
 
     async def command():
         async with natsproc.connect(bus.url, sender="commander") as commander:
-            handle = await running_process(commander, id)
+            handle = await appears(commander, id)
             over = (await last(handle, "message")).data
             receipt = await handle.interrupt(turn=over, hard=True, timeout=20)
             answered.set()
@@ -471,7 +443,7 @@ async def test_a_message_that_lands_by_an_interrupt_which_another_overtakes_reac
 
     agent = natsproc.process(agent, allow=("idle", "now"))
     task = asyncio.create_task(mesh.run(agent, id="overtaken"))
-    handle = await running_process(viewer, "overtaken")
+    handle = await appears(viewer, "overtaken")
     commands = []
     for number in range(150):
         await handle.send(number, id=f"m{number}", when="now" if number % 3 else "idle")

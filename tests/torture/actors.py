@@ -26,7 +26,7 @@ import natsproc
 from natsproc.bus import checkpoints, tail
 from natsproc.bus.writer import Writer
 
-from .checker import digest
+from .checker import DROPPING, digest
 
 BIG = 40_000  #: bytes of an event that the server refuses while its stream's limit is low
 
@@ -110,8 +110,8 @@ class Owner(Actor):
         life: Life | None = None
         try:
             options: dict[str, Any] = {"restart": self.phase != "end", "allow": ("idle", "next", "now")}
-            if address in SPOOLED:
-                options["when_full"] = "spool"
+            if address in SPOOLED + DROPPING:
+                options["when_full"] = "spool" if address in SPOOLED else "drop"
             async with mesh.own(address, kind="tortured", **options) as proc:
                 epoch, run = proc.epoch, proc.run_number
                 self.record("claimed", address, epoch, run)
@@ -151,12 +151,13 @@ class Life:
     def __init__(self, actor: Owner, proc: natsproc.Process) -> None:
         self.actor = actor
         self.proc = proc
-        self.number = 0
-        self.offset = 0
+        self.number = 0  #: of the last tick that was said, though it may be dropped
+        self.offset = self.said = 0  #: of the last one of which that is known, and its number
         self.events: dict[int, int] = {}
         self.rate = actor.config["rate"]
         self.taken: list[str] = []  #: the messages of this run
         self.keeps_state = int(proc.id[1:]) % 2 == 0
+        self.drops = proc.id in DROPPING
 
     async def live(self) -> None:
         actor = self.actor
@@ -220,9 +221,13 @@ class Life:
             await self.save()
 
     async def emit(self, padding: int) -> None:
-        self.number += 1
-        data = {"by": self.actor.name, "n": self.number, "pad": "x" * padding}
-        self.offset = await self.proc.emit("tick", data)
+        data = {"by": self.actor.name, "n": self.number + 1, "pad": "x" * padding}
+        before = self.proc._appended
+        try:
+            self.offset = await self.proc.emit("tick", data)
+        finally:
+            self.number += self.proc._appended - before  # an interrupt may come before it is said, or after
+        self.said = self.number
         self.events[self.offset] = digest("tick", data)
 
     async def receive(self, seconds: float) -> None:
@@ -240,19 +245,21 @@ class Life:
     async def answer(self, message: natsproc.Message) -> None:
         """A turn of some tokens and a reply, in which other messages may land."""
         async with self.proc.turn(message) as turn:
-            async with self.proc.stream("answer") as stream:
+            async with contextlib.AsyncExitStack() as stack:
+                # what is dropped has to be numbered
+                stream = None if self.drops else await stack.enter_async_context(self.proc.stream("answer"))
                 for _ in range(self.actor.random.randint(1, 20)):
-                    await stream.token("word ")
+                    await (stream.token("word ") if stream else self.emit(0))
                     await asyncio.sleep(0.01)
                     self.taken += [message.id for message in await turn.boundary()]
             await self.proc.reply(message, message.data["n"])
 
     async def flush(self) -> None:
-        upto, events = self.offset, self.events
+        upto, events, said = self.offset, self.events, self.said
         await self.proc.flush()
         self.events = {}
         if events:
-            self.actor.record("acknowledged", self.proc.id, self.proc.epoch, upto, events)
+            self.actor.record("acknowledged", self.proc.id, self.proc.epoch, upto, events, said)
 
 
 class Narrow(socket.socket):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+DROPPING = ("p3",)  #: processes whose owners drop what finds no room
 OPENINGS = ("started", "restarted", "recovered")
 
 
@@ -50,7 +51,8 @@ class Acknowledged(NamedTuple):
     owner: str
     epoch: int
     upto: int
-    events: dict[int, int]  #: offset → digest of what the owner wrote there
+    events: dict[int, int]  #: offset → digest of what the owner wrote there, or what was dropped there
+    said: int = 0  #: the number of the last tick by then, if that is known
 
 
 class Ended(NamedTuple):
@@ -140,6 +142,10 @@ class History:
     saved: list[Saved] = field(default_factory=list)
     shown: dict[str, list[Shown]] = field(default_factory=dict)  #: by viewer
 
+    @property
+    def drops(self) -> bool:
+        return self.name in DROPPING
+
 
 def digest(type: str, data: Any) -> int:
     """A number that tells one event's content from another's."""
@@ -181,6 +187,7 @@ def check(history: History, *, complete: bool = True) -> list[str]:
         *_runs(counted, complete),
         *_owners(history, counted, cuts),
         *_acknowledgements(history, counted),
+        *_ticks(history, counted),
         *_messages(history, counted, complete),
     ]
     for viewer, shown in history.shown.items():
@@ -262,6 +269,8 @@ def _acknowledgements(history: History, counted: list[Counted]) -> Iterator[str]
         for offset in range(began.get(ack.epoch, ack.upto), ack.upto + 1):
             if offset not in lines or lines[offset].epoch != ack.epoch:
                 yield f"offset {offset} {told}, and does not count"
+            elif history.drops and lines[offset].type == "dropped":
+                continue
             elif ack.events.get(offset, lines[offset].digest) != lines[offset].digest:
                 yield f"offset {offset} {told}, and is another event"
     exits = {line.run: (line, data) for line, data in counted if line.type == "exited"}
@@ -281,6 +290,31 @@ def _acknowledgements(history: History, counted: list[Counted]) -> Iterator[str]
     for message, expected, reply in history.replied:
         if not reply == expected == replies.get(message):
             yield f"the reply to {message} was {reply}, which is {replies.get(message)} in the log and {expected} by rights"
+
+
+def _ticks(history: History, counted: list[Counted]) -> Iterator[str]:
+    """Owners number what they say: all of it is there, but for what was dropped and is said in its place."""
+    epoch = last = dropped = 0
+    upto: dict[
+        tuple[int, int], tuple[int, int]
+    ] = {}  # epoch and offset → the first and last tick that it is about
+    for line, data in counted:
+        if line.epoch != epoch:
+            epoch, last, dropped = line.epoch, 0, 0
+        if line.type == "dropped":
+            upto[epoch, line.offset] = (last + dropped + 1, last + dropped + data["count"])
+            dropped += data["count"]
+            if not history.drops:
+                yield f"{data['count']} events were dropped at offset {line.offset}, by an owner that drops none"
+        elif line.type == "tick" and "n" in data:
+            if data["n"] != last + dropped + 1:
+                yield f"tick {data['n']} at offset {line.offset} follows {last}, and {dropped} are said to be dropped"
+            last, dropped = data["n"], 0
+            upto[epoch, line.offset] = (last, last)
+    for ack in history.acknowledged:
+        first, final = upto.get((ack.epoch, ack.upto), (0, -1))
+        if ack.said and not first <= ack.said <= final:
+            yield f"tick {ack.said} was acknowledged to {ack.owner} at offset {ack.upto}, which is about {first} to {final}"
 
 
 class Taken(NamedTuple):

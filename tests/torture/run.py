@@ -23,7 +23,7 @@ from pathlib import Path
 
 from natsproc.errors import Error
 
-from .checker import History, check
+from .checker import History, check, what_counts
 from .faults import FAULTS, Fault
 from .places import PLACES, Impossible, Place
 from .world import World
@@ -55,7 +55,8 @@ class Tally:
             self.checked["runs"] += len(history.ended)
             self.checked["epochs"] += len(history.claimed)
             self.checked["owners that lost the id"] += len(history.lost)
-
+            dropped = (data["count"] for line, data in what_counts(history.log)[0] if line.type == "dropped")
+            self.checked["events dropped, and said to be"] += sum(dropped)
         return [violation for history in histories for violation in check(history)]
 
     @property

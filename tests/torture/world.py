@@ -327,7 +327,7 @@ class World:
                     history.claimed.append(Claimed(life, *rest))
                 case "acknowledged":
                     events = {int(offset): digest for offset, digest in rest[2].items()}
-                    history.acknowledged.append(Acknowledged(life, rest[0], rest[1], events))
+                    history.acknowledged.append(Acknowledged(life, rest[0], rest[1], events, *rest[3:]))
                 case "ended":
                     history.ended.append(Ended(life, *rest))
                 case "refused":

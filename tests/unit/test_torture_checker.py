@@ -286,3 +286,45 @@ def test_a_state_that_disagrees_with_the_log(lists, sentence):
     found = check(with_state(**lists))
     assert len(found) == 1
     assert sentence in found[0]
+
+
+def dropping(*entries, name="p3", acknowledged=()) -> list[str]:
+    """What is wrong with a run of these ticks, and of `-3` for three that were dropped."""
+    log = Forger()
+    log.mark(3, 1)
+    log.event(3, 1, "started", {})
+    for n in entries:
+        if n < 0:
+            log.event(3, 1, "dropped", {"count": -n, "bytes": -n})
+        else:
+            log.event(3, 1, "tick", {"by": "n0", "n": n})
+    log.event(3, 1, "exited", {"status": "completed"})
+    _, cuts = what_counts(log.log)
+    acks = [Acknowledged("n0", 3, upto, {upto: 1} if n < 0 else {}, abs(n)) for upto, n in acknowledged]
+    claimed = [Claimed("n0", 3, 1)]
+    return check(History(name, log.log, [], cuts, claimed=claimed, acknowledged=acks))
+
+
+def test_what_was_dropped_and_said_to_be_is_not_missing():
+    assert (
+        dropping(1, 2, -3, 6, -1, -2, acknowledged=[(3, 2), (4, -3), (4, -5), (5, 6), (6, -7), (7, -9)]) == []
+    )
+    assert dropping(1, 2, 3, name="p0", acknowledged=[(4, 3)]) == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "more", "sentence"),
+    [
+        ((1, 3), {}, "tick 3 at offset 3 follows 1, and 0 are said to be dropped"),
+        ((1, -1, 4), {}, "tick 4 at offset 4 follows 1, and 1 are said to be dropped"),
+        ((1, -2, 3), {}, "tick 3 at offset 4 follows 1, and 2 are said to be dropped"),
+        ((1, 1), {}, "tick 1 at offset 3 follows 1"),
+        ((1, -2, 4), {"name": "p0"}, "2 events were dropped at offset 3, by an owner that drops none"),
+        ((1, -2), {"acknowledged": [(3, -4)]}, "tick 4 was acknowledged to n0 at offset 3, which is about 2 to 3"),
+        ((1, 2), {"acknowledged": [(2, 2)]}, "tick 2 was acknowledged to n0 at offset 2, which is about 1 to 1"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_and_not_said_to_be_or_the_reverse(entries, more, sentence):
+    found = dropping(*entries, **more)
+    assert len(found) == 1
+    assert sentence in found[0]

@@ -212,6 +212,7 @@ class _Claimant:
     ) -> None:
         self._connection = connection
         self._steady = steady
+        self._deserted = False  # whether the process that was asked last is not even connected
         self._address = address
         self._node = node
         self._writer = writer
@@ -320,6 +321,7 @@ class _Claimant:
     async def _answers(self, epoch: int) -> bool:
         """Whether the process of that epoch answers a ping; a former owner's word does not count."""
         ping = encode(Command(new_token(), "ping").to_json())
+        self._deserted = False
         async with self._connection.replies(self._control) as (reply, queue):
             await self._connection.publish(self._control, ping, reply=reply)
             with suppress(TimeoutError, BadPayload):
@@ -327,14 +329,15 @@ class _Claimant:
                     while not isinstance(item := await queue.get(), Exception):
                         if Receipt.parse(item.data).epoch >= epoch:
                             return True
+                    self._deserted = isinstance(item, NoResponders)
         return False
 
     async def _lives(self, record: Claim, revision: int) -> tuple[bool, bool]:
         """Whether the process is left alone, as its node holds a lease or it answers by now, and whether it is silent.
 
-        After an outage of the server every lease has just expired: then they get the time to renew it, unless there
-        was none, since this node could renew its own all the while. One that is overdue and has not expired gets it,
-        too: a server that crashed may have lost its TTL.
+        After an outage of the server every lease has just expired: then they get the time to renew it. But there was
+        none if this node could renew its own all the while, and then who is not even connected is gone. One that is
+        overdue and has not expired gets it, too: a server that crashed may have lost its TTL.
         """
         waited = False
         while record.node:
@@ -348,7 +351,8 @@ class _Claimant:
             if not marker and age <= OVERDUE_SECONDS:
                 return True, True
             left = LEASE_SECONDS - (age if marker else 0)
-            if waited or left <= 0 or (marker and self._steady.seconds > age + OVERDUE_SECONDS):
+            no_outage = self._steady.seconds > age + OVERDUE_SECONDS
+            if waited or left <= 0 or (marker and self._deserted and no_outage):
                 return False, True
             await asyncio.sleep(left)
             if await self._answers(record.epoch_at(revision)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 
 import pytest
@@ -35,9 +36,15 @@ async def expiry(mesh, node):
     return time.monotonic()
 
 
-@pytest.mark.parametrize("witness", [True, False], ids=["who has been there", "who has just come"])
-async def test_who_saw_that_the_bus_was_there_takes_over_as_soon_as_the_lease_has_expired(server, witness):
-    """Who has just come cannot tell it from an outage, and gives the owner the time of a lease to come back."""
+@pytest.mark.parametrize(
+    ("witness", "number"),
+    [(True, signal.SIGKILL), (False, signal.SIGKILL), (True, signal.SIGSTOP)],
+    ids=["killed, who has been there", "killed, who has just come", "stopped, who has been there"],
+)
+async def test_who_saw_that_the_bus_was_there_takes_over_the_dead_as_soon_as_the_lease_has_expired(
+    server, witness, number
+):
+    """Who has just come cannot tell it from an outage, and who is still connected is perhaps only slow: so they wait."""
     await make_mesh(server.url)
     async with natsproc.connect(server.url) as mesh, natsproc.connect(server.url) as viewer:
         child = await start_owner(server.url, 3)
@@ -45,22 +52,23 @@ async def test_who_saw_that_the_bus_was_there_takes_over_as_soon_as_the_lease_ha
             record = await (await appears(viewer, "owner")).record()
             if witness:
                 await steady(mesh, OVERDUE_SECONDS + 1)
+            child.send_signal(number)
+            load = Load()
+            expired = asyncio.create_task(expiry(viewer, record.node))
+            if not witness:
+                await asyncio.wait([expired])
+            owning, proc = await own_soon(mesh, "owner")
+            took = time.monotonic() - await expired
+            load.task.cancel()
+            slow = 1 + 5 * load.seconds
+            assert proc.run_number == 1
+            if witness and number == signal.SIGKILL:
+                assert took < slow
+            else:
+                assert LEASE_SECONDS - 1 < took < LEASE_SECONDS + 1 + slow
+            await owning.__aexit__(None, None, None)
         finally:
             await stop(child)
-        load = Load()
-        expired = asyncio.create_task(expiry(viewer, record.node))
-        if not witness:
-            await asyncio.wait([expired])
-        owning, proc = await own_soon(mesh, "owner")
-        took = time.monotonic() - await expired
-        load.task.cancel()
-        slow = 1 + 5 * load.seconds
-        assert proc.run_number == 1
-        if witness:
-            assert took < slow
-        else:
-            assert LEASE_SECONDS - 1 < took < LEASE_SECONDS + slow
-        await owning.__aexit__(None, None, None)
 
 
 async def claim(mesh, id):

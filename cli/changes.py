@@ -55,9 +55,12 @@ class Changes:
         looking = asyncio.create_task(self._look())
         try:
             while not looking.done():
+                change = None
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
-                        await self._take(*await self._changed.get())
+                        change = await self._changed.get()
+                if change:
+                    await self._take(*change)
                 if nobody_reads():
                     raise BrokenPipeError
             looking.result()

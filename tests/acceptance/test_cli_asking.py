@@ -55,7 +55,7 @@ def test_a_script_asks_and_goes_by_the_answer(cli: Cli) -> None:
     assert "".join(d["text"] for d in outputs if d["stream"] == "stdout") == "1 no\n0 not a good day\n124 \n"
     said = cli.ok("logs", "deploy")
     assert re.search(r"asked +Deploy it\? \[yes/no/later\]\n", said)
-    assert re.search(r"answered +by \w+: no\n", said)
+    assert re.search(r"answered +by \w+ \(unverified\): no\n", said)
     assert re.search(r"answered +by nobody: it timed out\n", said)
     assert cli.ok("ps", "--waiting", "-o", "id") == ""
     cli.ok("kill", "busy")
@@ -95,7 +95,7 @@ def test_who_watches_is_told_how_to_answer(cli: Cli) -> None:
         screen.expect(r"natsproc: watched waits for an answer: natsproc answer watched (\w+) yes\|no")
         ask = screen.match[1]
         cli.ok("answer", "watched", ask, "yes")
-        screen.expect(r"answered +.*by \w+: yes")
+        screen.expect(r"answered +.*by \w+ \(unverified\): yes")
         screen.expect(r"natsproc: watched waits for an answer: natsproc answer watched (\w+) ANSWER")
         with cli.terminal("tail", "watched") as later:
             later.expect("natsproc: watched waits for an answer: natsproc answer watched " + screen.match[1])

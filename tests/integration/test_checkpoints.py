@@ -203,8 +203,11 @@ async def test_the_checkpoint_of_a_former_owner_is_refused_and_its_code_stops(
         async def silent(*_):
             return False
 
+        async def gone(*_):
+            return False, True
+
         monkeypatch.setattr(_Claimant, "_answers", silent)
-        monkeypatch.setattr(_Claimant, "_lives", silent)
+        monkeypatch.setattr(_Claimant, "_lives", gone)
         async with mesh.own("fenced") as proc:
             assert proc.state == {"by": "zombie", "n": 1}
             await proc.checkpoint({"by": "heir"})

@@ -49,7 +49,7 @@ def _given(state: State) -> tuple[tuple[str, ...], float]:
 
 def _own(home: Home, state: State) -> float:
     x509 = _x509()
-    wanted = {state.name, *([] if is_wildcard(state.host) else [state.host]), *_local_names(state)}
+    wanted = {state.name, *([] if is_wildcard(state.host) else [state.host]), *local_names(state)}
     try:
         names, ends = x509.read(home.server_pem.read_bytes())
         if home.authority_pem.exists() and wanted <= set(names) and ends - time.time() > RENEWED_SECONDS:
@@ -72,7 +72,8 @@ def _own(home: Home, state: State) -> float:
     return float(x509.read(made.encode())[1])
 
 
-def _local_names(state: State) -> list[str]:
+def local_names(state: State) -> list[str]:
+    """Names and addresses by which a server that listens there may be reached, besides the one that it listens on."""
     names = [socket.gethostname(), "localhost", "127.0.0.1", "::1"]
     return [*names, *machine_addresses()] if is_wildcard(state.host) else names
 

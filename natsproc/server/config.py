@@ -6,14 +6,14 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
 from natsproc.access import Authority, claims_of, write_private
 from natsproc.errors import NoServer, ServerUnfit
 
-from .home import LOOPBACK, Durable, Home, State, host_port
+from .certificates import local_names
+from .home import LOOPBACK, Durable, Home, State, host_port, is_loopback
 
 _SYNC = {"interval": "1s", "always": "always"}
 
@@ -93,7 +93,8 @@ logfile_max_num: 3
 
 def _listeners(home: Home, state: State) -> str:
     """TLS, if any, and the WebSocket, for pages of this very server's hosts only."""
-    hosts = dict.fromkeys(["localhost", LOOPBACK, state.near, *([socket.gethostname()] * state.tls)])
+    near_only = is_loopback(state.host)
+    hosts = dict.fromkeys(["localhost", LOOPBACK, state.near, *([] if near_only else local_names(state))])
     scheme = "https" if state.tls else "http"
     origins = json.dumps([f"{scheme}://{host_port(host, state.ws_port)}" for host in hosts])
     cert, key = (state.cert, state.key) if state.cert else (home.server_pem, home.server_pem)

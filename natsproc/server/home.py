@@ -211,10 +211,20 @@ class Home:
         return self.folder / "joined"
 
     def ca(self, state: State) -> str:
-        """The authority by which clients know the server, as PEM; empty where it is one that the system knows."""
+        """The authority by which clients know the server, as PEM; empty where it is one that the system knows.
+
+        Raises: Error if it cannot be read.
+        """
         if not state.tls or (state.cert and not state.ca):
             return ""
-        return (Path(state.ca) if state.cert else self.ca_pem).read_text()
+        path = Path(state.ca) if state.cert else self.ca_pem
+        try:
+            return path.read_text()
+        except OSError as error:
+            raise Error(
+                f"cannot read {path}, by which the server's certificate is known ({error.strerror}): restore it, or "
+                "`natsproc down` and `natsproc up`"
+            ) from None
 
     @property
     def supervisor(self) -> LifeLock:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import socket
 import ssl
 import stat
@@ -12,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 
+import nats
 import pexpect
 import pytest
 from harness import VERSIONS, binary, free_port, running, wait_for
@@ -96,12 +98,15 @@ def test_secrets_of_the_authority_are_for_its_owner_alone(home):
     assert "PRIVATE" not in home.ca_pem.read_text()
 
 
-def test_a_browser_comes_in_by_tls_from_pages_of_this_server_only(home):
-    embedded.start(home, TLS)
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_browser_comes_in_by_tls_from_pages_of_this_server_only(home, host):
+    embedded.start(home, replace(TLS, host=host))
     ws_url = embedded.status(home)["ws_url"]
     port = ws_url.rpartition(":")[2]
     context = ssl.create_default_context(cafile=home.ca_pem)
-    assert websocket_answer(ws_url, f"https://127.0.0.1:{port}", context) == 101
+    own = ["127.0.0.1", "localhost", *(certificates.machine_addresses() if host == "0.0.0.0" else [])]
+    for name in (f"[{name}]" if ":" in name else name for name in own):
+        assert websocket_answer(ws_url, f"https://{name}:{port}", context) == 101
     for stranger in ("https://example.com", f"http://127.0.0.1:{port}", "null"):
         assert websocket_answer(ws_url, stranger, context) == 403
 
@@ -276,6 +281,30 @@ def test_a_machine_whose_credential_is_revoked_is_out_and_told_so(home, other):
     with pytest.raises(NotAllowed, match="refuses the credential in the line"):
         join(other, word, Names())
     assert joined.load(other.joined)  # as it was
+
+
+async def test_any_nats_client_can_use_the_files(home, other):
+    embedded.start(home, TLS)
+    place, _ = join(other, invited(home).encode(), Names())
+    tls = ssl.create_default_context(cafile=other.joined / "ca.pem")
+    creds = other.joined / "machine.creds"
+    for url in (place.urls[0], embedded.status(home)["ws_url"]):
+        client = await nats.connect(url, tls=tls, user_credentials=creds)
+        assert await client.jetstream().stream_info("PROC_EVENTS")
+        await client.close()
+
+
+def test_an_authority_that_is_gone_is_a_sentence_and_made_anew(home, other):
+    embedded.start(home, TLS)
+    join(other, invited(home).encode(), Names())
+    shutil.rmtree(home.tls)
+    gone = natsproc("ps")
+    assert (gone.returncode, "`natsproc down` and `natsproc up`" in gone.stderr) == (1, True), gone.stderr
+    assert natsproc("down").returncode == 0
+    assert natsproc("up").returncode == 0
+    assert natsproc("ps").returncode == 0
+    stale = natsproc("ps", NATSPROC_HOME=str(other.folder))
+    assert (stale.returncode, "cannot prove" in stale.stderr) == (4, True), stale.stderr
 
 
 def test_a_line_that_is_none_or_only_a_part(home, other):

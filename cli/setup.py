@@ -96,6 +96,10 @@ def _print(names: Names, version: tuple[int, int], replicas: int, limits: Limits
         },
     }
     print(json.dumps(found, indent=2))
+    exits.remark(
+        "made nothing. `streams` are for `nats stream add --config`, `permissions` for users of each role; "
+        "`natsproc grant NAME --print` says narrower ones"
+    )
 
 
 def _series(version: str) -> tuple[int, int]:

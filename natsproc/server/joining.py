@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -58,16 +59,20 @@ def join(home: Home, text: str, names: Names) -> tuple[Invitation, str]:
 
 def reached(invitation: Invitation) -> tuple[str, ...]:
     """The addresses at which the server meant does answer. Raises: NoServer if there is none."""
-    found, failures = [], []
-    for url in invitation.urls:
+
+    def why_not(url: str) -> str:
         try:
             _greet(url, invitation)
-            found.append(url)
         except NoServer as error:
-            failures.append(str(error))
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(8) as pool:  # a firewall lets one wait
+        answers = dict(zip(invitation.urls, pool.map(why_not, invitation.urls), strict=True))
+    found = tuple(url for url, failure in answers.items() if not failure)
     if not found:
-        raise NoServer("; ".join(failures) or f"the line names no address: {_ASK}")
-    return tuple(found)
+        raise NoServer("; ".join(answers.values()) or f"the line names no address: {_ASK}")
+    return found
 
 
 def _greet(url: str, invitation: Invitation) -> None:

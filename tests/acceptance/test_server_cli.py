@@ -150,6 +150,12 @@ def test_nats_server_conf_by_hand(home, tmp_path):
         server.wait()
 
 
+@pytest.mark.parametrize("command", ["status", "down", "leave"])
+def test_what_only_looks_at_the_home_loads_no_nats(home, command):
+    code = f"import sys; from natsproc_cli.main import main; main([{command!r}]); assert 'nats' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_needs_none_of_the_heavy_libraries(command):
     heavy = (

@@ -75,6 +75,11 @@ def _received(data: Data) -> str:
     return f"from {_sender(data)}: {said}" + (f" ({value(data['when'])})" if "when" in data else "")
 
 
+def watching(viewers: Mapping[str, int]) -> str:
+    """Write who watches, and in how many places if in several."""
+    return ", ".join(value(who) + (f" ({count})" if count > 1 else "") for who, count in viewers.items())
+
+
 def asked(data: Data) -> str:
     """Write a question, with its choices if there are any."""
     choices = data.get("choices")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from natsproc_cli.describe import asked, ending, pairs, value
+from natsproc_cli.describe import asked, ending, pairs, value, watching
 from natsproc_cli.durations import format_age
 from natsproc_cli.sizes import format_size
 from natsproc_cli.table import columns
@@ -68,6 +68,7 @@ def _facts(record: Found, found: Found, now: datetime) -> Iterator[tuple[str, st
     yield "run", value(found.get("run") or record.get("run"))
     yield "offset", _offset(found)
     yield "asks", "; ".join(f"{value(ask.get('ask'))}: {asked(ask)}" for ask in record.get("asks") or ())
+    yield "viewers", watching(record.get("viewers") or {})
     yield "turn", ", ".join(map(value, found.get("turns") or ()))
     if "inbox" in found:
         yield "inbox", f"{value(found['inbox'])} waiting"

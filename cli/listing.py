@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from natsproc_cli import exits
-from natsproc_cli.describe import asked, value, way_out
+from natsproc_cli.describe import asked, value, watching, way_out
 from natsproc_cli.durations import format_age
 from natsproc_cli.table import columns
 from natsproc_cli.terminal import (
@@ -127,7 +127,15 @@ class Listing:
     def _table(self, infos: Sequence[ProcessInfo]) -> list[str]:
         """The table's lines, coloured and cut to the terminal's width if stdout is one."""
         now = datetime.now(UTC)
-        lines = columns(HEADER, [self._row(info, now) for info in infos])
+        header: tuple[str, ...] = HEADER
+        rows: list[tuple[str, ...]] = [self._row(info, now) for info in infos]
+        if any(info.record.viewers for info in infos):  # mostly nobody watches
+            header = (*HEADER[:5], "VIEWERS", *HEADER[5:])
+            rows = [
+                (*row[:5], watching(info.record.viewers) or "-", *row[5:])
+                for row, info in zip(rows, infos, strict=True)
+            ]
+        lines = columns(header, rows)
         if is_terminal(sys.stdout):
             width = shutil.get_terminal_size().columns
             lines = [line if len(line) <= width else line[: width - 1] + "…" for line in lines]

@@ -75,13 +75,15 @@ class ProcessHandle:
         compact: bool = False,
         types: Collection[str] = (),
         models: Mapping[str, type[BaseModel]] | None = None,
+        announce: bool = True,
     ) -> Tail:
         """Watch it: its events from the first of its latest run, live, until that run ends.
 
         `after` is a cursor to go on behind; `n` begins with the last n events; `since` begins that many seconds
         ago, by the server's clock; `run` is the number of an earlier run, or "all"; without `follow` it stops at
         the end of what is stored; `compact` gives one event for a streamed text; `types` are the only event
-        types wanted (notices come all the same); `models` turns the data of a type into a pydantic model.
+        types wanted (notices come all the same); `models` turns the data of a type into a pydantic model; with `announce` it is
+        counted among the process's viewers while it follows, as far as it may be.
 
         Yields each event once, in order, and only what is stored; whatever cannot be shown is said by a
         Notice. Watching costs the process nothing, and stopping stops nothing else.
@@ -93,6 +95,7 @@ class ProcessHandle:
         return tail_one(
             self.mesh, self.address,
             cursor=cursor, n=n, since=since, run=run, follow=follow, compact=compact, types=types, models=models,
+            announce=announce,
         )  # fmt: skip
 
     async def record(self) -> Record | None:
@@ -246,7 +249,7 @@ class ProcessHandle:
         A run whose owner is gone has not ended: the notice `unreachable` says so, and waiting goes on until
         another owner, or who kills it, ends it. Raises: NoSuchProcess; TimedOut after `timeout` s.
         """
-        tail = self.tail(n=1)
+        tail = self.tail(n=1, announce=False)
         try:
             async with asyncio.timeout(timeout):
                 async for item in tail:

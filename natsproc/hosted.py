@@ -18,6 +18,7 @@ from natsproc.bus.control import ServedControl
 from natsproc.bus.holding import HeldCommands
 from natsproc.bus.inbox import InboxReader
 from natsproc.bus.log import EventLog
+from natsproc.bus.presence import Audience
 from natsproc.bus.spool import Spool
 from natsproc.errors import (
     AlreadyEnded,
@@ -44,6 +45,8 @@ T = TypeVar("T")
 
 SETTLE_SECONDS = 2.0
 STOP_SECONDS = 3.0
+VIEWERS = 50  #: senders that the record names of those who watch
+VIEWERS_SECONDS = 0.5
 MAX_ERROR = 10_000  #: characters
 
 
@@ -69,6 +72,8 @@ class Hosted(Commanded):
         self._owned: Owned | None = None
         self._over: Error | None = None  # why it cannot be ended any more
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.audience = Audience(node.connection, node.names, spec.address, self._show_viewers)
+        self._showing: asyncio.TimerHandle | None = None
         self._places: asyncio.Task[Any] | None = None
         self._recording = asyncio.Lock()
         self._revision = 0
@@ -161,6 +166,7 @@ class Hosted(Commanded):
         )
         await self._inbox.start()
         await self._held.examined()
+        await self.audience.start()
         self._hear_no_more = await node.registry.hear(spec.address, self._written)
         async with self._recording:
             self._revision = await insist(lambda: node.registry.put(self.record))
@@ -270,14 +276,22 @@ class Hosted(Commanded):
         with suppress(RuntimeError):  # the mesh is closed
             self._loop.call_soon_threadsafe(lambda: self._spawn(self._show()))
 
+    def _show_viewers(self) -> None:
+        """Once for many that come or go at about the same time."""
+        if not self._showing:
+            self._showing = self._loop.call_later(VIEWERS_SECONDS, lambda: self._spawn(self._show()))
+
     async def _show(self) -> None:
         """Write to the registry what it is at; the log has it already."""
         async with self._recording:
+            self._showing = None
+            viewers = dict(list(self.audience.senders.items())[:VIEWERS])
             asks = self.asking.shown()
             state = "paused" if self._paused else "waiting" if asks else "running"
-            if self.log.ended or (self.record.state, self.record.asks) == (state, asks):
+            shown = replace(self.record, state=state, asks=asks, viewers=viewers)
+            if self.log.ended or shown == self.record:
                 return
-            self.record = replace(self.record, state=state, asks=asks, updated=now())
+            self.record = replace(shown, updated=now())
             try:
                 self._revision = await self.node.registry.put(self.record, self._revision)
             except Error:
@@ -329,6 +343,9 @@ class Hosted(Commanded):
         self._forget()
         if self._hear_no_more:
             await self._hear_no_more()
+        if self._showing:
+            self._showing.cancel()
+        await self.audience.close()
         if self._places:
             self._places.cancel()
         if self._inbox:
@@ -344,6 +361,7 @@ class Hosted(Commanded):
                 updated=time,
                 ended=time,
                 asks=(),
+                viewers={},
             )
             try:
                 if self.log.ended and self.log.stored >= self.log.offset:

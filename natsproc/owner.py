@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -81,6 +81,15 @@ class Core:
     def paused(self) -> bool:
         """Whether somebody has paused it; it waits at its next call that may wait."""
         return self._interruptions.paused
+
+    @property
+    def viewers(self) -> Mapping[str, int]:
+        """Who watches it now: by sender, in how many places. Nobody may mean that streaming is for nobody.
+
+        Whoever begins to watch, or stops, is in it at once; who vanishes without a word, within 25 seconds. It is
+        about people and programs that follow its tail, as far as they may and like to be seen.
+        """
+        return self._hosted.audience.senders
 
     @property
     def state(self) -> Any:

@@ -19,6 +19,7 @@ from natsproc.bus.handoff import Handoff
 from natsproc.bus.history import History
 from natsproc.bus.kv import Bucket
 from natsproc.bus.liveness import unreachable
+from natsproc.bus.presence import announced
 from natsproc.bus.start import read_claim
 from natsproc.bus.tail import Start, follow
 from natsproc.bus.thread import IOThread
@@ -142,10 +143,25 @@ def tail_one(
     compact: bool,
     types: Collection[str],
     models: Mapping[str, type[BaseModel]] | None,
+    announce: bool = True,
 ) -> Tail:
     """See `ProcessHandle.tail`."""
     start = _start(cursor, n, since, run)
-    return Tail(mesh.io, lambda: _read(mesh, address, start, follow, compact, types), models)
+
+    def read() -> AsyncIterator[Sequence[Item]]:
+        source = _read(mesh, address, start, follow, compact, types)
+        return _seen(mesh, address, source) if follow and announce else source
+
+    return Tail(mesh.io, read, models)
+
+
+async def _seen(
+    mesh: Mesh, address: Address, source: AsyncIterator[Sequence[Item]]
+) -> AsyncIterator[Sequence[Item]]:
+    """The same, counted among the process's viewers meanwhile."""
+    async with aclosing(source), announced(mesh.connection, mesh.names, address):  # type: ignore[type-var]
+        async for batch in source:
+            yield batch
 
 
 def _start(
@@ -236,7 +252,8 @@ def tail_many(
     wanted = _Selection(mesh, patterns, kind)
 
     def read(address: Address, start: Start) -> AsyncIterator[Sequence[Item]]:
-        return _read(mesh, address, start, follow, compact, types)
+        source = _read(mesh, address, start, follow, compact, types)
+        return _seen(mesh, address, source) if follow else source
 
     return Tail(mesh.io, lambda: _merge(mesh, wanted, read, start, follow))
 

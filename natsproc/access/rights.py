@@ -47,7 +47,7 @@ _TABLE: dict[str, Grants] = {
             "@.own.{sender}", "@.history.{sender}", "@.control.{sender}", "&._nodes.*.own.{sender}",
             "&._nodes.*.history.{sender}", "_INBOX.*.>",
         ),
-        "sub": ("@.control.*", "@.delivered.*", "@.record", "@.live", "&._nodes.*.lease"),
+        "sub": ("@.control.*", "@.delivered.*", "@.record", "@.live", "@.viewers.*", "&._nodes.*.lease"),
     },
 }  # fmt: skip
 

@@ -120,6 +120,10 @@ class Names:
         """Where `sender` commands the owner; core request and reply."""
         return f"{self.prefix}.{address.namespace}.{address.id}.control.{sender}"
 
+    def viewers(self, address: Address, sender: str = "*") -> str:
+        """Where `sender` says that it watches; core, for the owner."""
+        return f"{self.prefix}.{address.namespace}.{address.id}.viewers.{sender}"
+
     def record(self, address: Address) -> str:
         """Where the server republishes each change of the registry record."""
         return f"{self.prefix}.{address.namespace}.{address.id}.record"

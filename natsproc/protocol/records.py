@@ -146,6 +146,9 @@ class Record:
     asks: tuple[
         dict[str, Any], ...
     ] = ()  #: what it waits for people to answer, shortened: `ask`, `question`, `choices`
+    viewers: dict[str, int] = field(
+        default_factory=dict
+    )  #: who watches, and in how many places; some of very many
 
     def to_json(self) -> dict[str, Any]:
         raw: dict[str, Any] = {
@@ -160,7 +163,7 @@ class Record:
             "updated": self.updated,
             "labels": self.labels,
         }
-        for name in ("parent", "title", "pty", "ended", "allow", "asks"):
+        for name in ("parent", "title", "pty", "ended", "allow", "asks", "viewers"):
             if value := getattr(self, name):
                 raw[name] = value
         if self.code is not None:
@@ -188,6 +191,7 @@ class Record:
                 pty=bool(raw.get("pty", False)),
                 allow=tuple(map(str, raw.get("allow") or ())),
                 asks=tuple(dict(ask) for ask in raw.get("asks") or ()),
+                viewers={str(who): int(count) for who, count in (raw.get("viewers") or {}).items()},
                 code=None if code is None else int(code),
                 ended=str(raw.get("ended", "")),
             )

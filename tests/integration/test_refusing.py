@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from test_sdk import make_mesh
+from meshes import make_mesh
 
 import natsproc
 from natsproc.errors import Refused
@@ -13,7 +13,7 @@ from natsproc.errors import Refused
 
 @pytest.fixture
 async def url(server):
-    await make_mesh(server)
+    await make_mesh(server.url)
     return server.url
 
 

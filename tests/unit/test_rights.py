@@ -27,7 +27,12 @@ SAYS = {
     "own": {"own", "history", "control"},
 }
 HEARS = {"watch": {"live", "record"}, "send": set(), "control": set(), "own": {"live", "record"}}
-HEARS_ALL = {"watch": {"viewers"}, "send": set(), "control": set(), "own": {"control", "delivered"}}
+HEARS_ALL = {
+    "watch": {"viewers"},
+    "send": set(),
+    "control": set(),
+    "own": {"control", "delivered", "viewers"},
+}
 OF_NODES = {"watch": {"history"}, "send": set(), "control": set(), "own": {"own", "history"}}
 
 CLASSES = ["events", "live", "record", "lease", "inbox", "delivered", "control", "history", "viewers", "send", "hold", "own"]  # fmt: skip

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         BadPayload,
         Cancelled,
         Closed,
+        CredentialEnded,
         Error,
         HardInterrupt,
         Interrupted,
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "client": ("Mesh", "ProcessInfo", "connect"),
     "errors": (
-        "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "Cancelled", "Closed", "Error", "HardInterrupt", "Interrupted",
+        "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "Cancelled", "Closed", "CredentialEnded", "Error", "HardInterrupt", "Interrupted",
         "MeshMismatch", "NoMesh", "NoServer", "NoSuchProcess", "NotAllowed", "OwnershipLost", "ProcessFailed",
         "Refused", "ServerUnfit", "StateUnfit", "TimedOut", "TooLarge", "Unreachable",
     ),
@@ -77,7 +78,7 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "AlreadyEnded", "AlreadyRunning", "BadName", "BadPayload", "BlockingProcess", "BlockingTurn",
-    "Cancelled", "Closed", "Error", "Event", "Exit", "Granted", "HardInterrupt", "Interrupted", "Mesh",
+    "Cancelled", "Closed", "CredentialEnded", "Error", "Event", "Exit", "Granted", "HardInterrupt", "Interrupted", "Mesh",
     "MeshMismatch", "Message", "NoMesh", "NoServer", "NoSuchProcess", "NotAllowed", "Notice",
     "OwnershipLost", "Partial", "Process", "ProcessFailed", "ProcessHandle", "ProcessInfo", "Receipt",
     "Refused", "Sent", "ServerUnfit", "StateUnfit", "Tail", "Taken", "TimedOut", "TooLarge", "Turn",

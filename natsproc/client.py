@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from .access import Grant
+    from .access.renewing import Source
     from .granting import Granted
     from .node import Node, Refuse, WhenFull
     from .owner import Process
@@ -52,6 +53,7 @@ def connect(
     prefix: str | None = None,
     sender: str | None = None,
     start: bool = False,
+    credentials: Source | None = None,
 ) -> Mesh:
     """Describe the mesh to connect to; `async with natsproc.connect() as mesh` opens it.
 
@@ -60,6 +62,11 @@ def connect(
     then `NATS_URL`, then the embedded server, which `start=True` starts if it does not run. `namespace` is used for
     ids that name none, `prefix` tells meshes apart on one server (`proc`, unless the line says otherwise), `sender` is a
     name to go by where the credential gives none.
+
+    A credential that ends is renewed while the connection goes on: a file of `creds` is read again, and
+    `credentials`, in place of it, is a function, async or not, that returns the text of a credential or one in one line. It
+    is called now, and again when four fifths of the time that is left have passed; it runs in a thread of its own. What cannot
+    be renewed raises CredentialEnded, a NotAllowed, wherever somebody waits.
 
     Opening raises: NoServer, ServerUnfit, NoMesh, MeshMismatch, NotAllowed, BadName.
     """
@@ -76,6 +83,7 @@ def connect(
             sender=sender,
             start=start,
             prefix=prefix or DEFAULT_PREFIX,
+            credentials=credentials,
         )
 
     return Mesh(find, names, namespace)

@@ -6,6 +6,7 @@
     ├── NoMesh                the server is fine, but has no streams and buckets of ours yet
     ├── MeshMismatch          a stream or bucket of our name has other settings than we need
     ├── NotAllowed            the server refused it to this credential
+    │   └── CredentialEnded   it expired or was revoked, and the connection with it (a Closed, too)
     ├── TimedOut              no answer in time; whether it happened is unknown
     ├── BadName               an id, namespace, label or pattern that cannot be one
     ├── BadPayload            data that is not JSON, or a cursor that is not one of ours
@@ -147,6 +148,10 @@ class ProcessFailed(Error):
 
 class Closed(Error):
     """The mesh, process or tail was closed before."""
+
+
+class CredentialEnded(NotAllowed, Closed):
+    """The credential expired or was revoked, and was not renewed, so the connection is closed for good."""
 
 
 class Interrupted(Exception):

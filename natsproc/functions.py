@@ -22,7 +22,7 @@ from contextlib import (
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc.bus.spool import DEFAULT_SIZE
-from natsproc.errors import AlreadyEnded, BadName, Cancelled, Closed, Error, Interrupted, OwnershipLost
+from natsproc.errors import AlreadyEnded, BadName, Cancelled, Closed, Error, Interrupted
 from natsproc.protocol.landing import When
 from natsproc.protocol.messages import Command, Message, Outcome
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_name, choose_kind, new_id
@@ -161,7 +161,7 @@ class PythonTarget:
         why = "the run has ended, but its Python code has not stopped yet"
         return Outcome("unconfirmed", why + (": its OS process exits" if self.hosted.outlived else ""))
 
-    async def lose(self, lost: OwnershipLost) -> None:
+    async def lose(self, lost: Error) -> None:
         """Stop the code, whose calls raise `lost` from now on."""
         self.interruptions.lost = lost
         await self.apply(Command("", "cancel", grace=STOP_SECONDS))

@@ -188,8 +188,7 @@ def revoke(
 
 def insist_on_keys(endpoint: Endpoint) -> None:
     """Make sure that a server goes by the keys of NATSPROC_HOME, as the credential for it tells. Raises: Refused, Error."""
-    given = Credential.of(endpoint.secret, "the credential") if endpoint.secret else None
-    used = Credential.read(endpoint.creds) if endpoint.creds else given
+    used = Credential.of(endpoint.secret, "the credential") if endpoint.secret else None
     if used is None or used.issuer != Place.of(None).authority().account:
         raise Refused(
             f"the nats-server at {endpoint.servers[0]} does not go by the keys of NATSPROC_HOME: "
@@ -219,7 +218,7 @@ def _push(endpoint: Endpoint, authority: Authority) -> None:
     may = {"pub": (_UPDATE,), "sub": ("_INBOX.>", "_NODE.>")}
     secret = authority.credential("revoke", may, expires=time.time() + 60, system=True)
     options = {name: value for name, value in endpoint.options.items() if name.startswith("tls")}
-    whom = replace(endpoint, creds=None, secret=secret, sender="revoke", options=options)
+    whom = replace(endpoint, secret=secret, renew=None, expires=None, sender="revoke", options=options)
 
     async def push() -> Mapping[str, Any]:
         connection = await Connection.open(whom)

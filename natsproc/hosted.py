@@ -24,6 +24,7 @@ from natsproc.errors import (
     AlreadyEnded,
     BadPayload,
     Closed,
+    CredentialEnded,
     Error,
     NotAllowed,
     OwnershipLost,
@@ -243,11 +244,15 @@ class Hosted(Commanded):
         self._spawn(self._confirm())
 
     async def _confirm(self) -> None:
-        with suppress(Error):
+        try:
             await self.log.confirm()  # what it finds out comes to `_lose`
+        except CredentialEnded as ended:  # nothing that is written here will be stored
+            self.log.void(ended)
+        except Error:
+            pass
 
-    def _lose(self, lost: OwnershipLost) -> None:
-        """A newer epoch owns the id: what runs here is stopped, and heard no more."""
+    def _lose(self, lost: Error) -> None:
+        """A newer epoch owns the id, or the credential has ended: what runs here is stopped, and heard no more."""
         if not self._over:
             self._over = lost
             self.mailbox.close(lost)
@@ -264,7 +269,7 @@ class Hosted(Commanded):
         """Say what commands act on; until then they wait. On the I/O thread."""
         self.target = target
         self._ready.set()
-        if isinstance(self._over, OwnershipLost):
+        if isinstance(self._over, OwnershipLost | CredentialEnded):
             self._spawn(target.lose(self._over))
 
     async def apply(self, command: Command) -> Receipt:

@@ -19,7 +19,7 @@ from natsproc.bus.discovery import Discovery
 from natsproc.bus.registry import LeaseKeeper, Registry
 from natsproc.bus.retention import Retention
 from natsproc.bus.writer import Writer
-from natsproc.errors import OwnershipLost
+from natsproc.errors import Error
 from natsproc.protocol.landing import check_allow
 from natsproc.protocol.messages import Command, Outcome
 from natsproc.protocol.names import Address, Names, new_token, sanitize
@@ -46,8 +46,8 @@ class Target(Protocol):
     async def apply(self, command: Command) -> Outcome:
         """Do what the command says and return when it is done. Called on the I/O thread."""
 
-    async def lose(self, lost: OwnershipLost) -> None:
-        """Stop what runs here, because its id is another owner's. Called on the I/O thread."""
+    async def lose(self, lost: Error) -> None:
+        """Stop what runs here, because its id is another owner's, or the credential has ended. Called on the I/O thread."""
 
     async def inspect(self, stack: bool) -> dict[str, Any]:
         """Say how it is doing."""

@@ -11,21 +11,22 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import nats.errors
-from nats.aio.client import RawCredentials, Server
+from nats.aio.client import Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from natsproc.errors import Closed, Error, NoServer, NotAllowed, ServerUnfit, TimedOut
+from natsproc.errors import Closed, CredentialEnded, Error, NoServer, NotAllowed, ServerUnfit, TimedOut
 from natsproc.errors import NoMesh as PublicNoMesh
 from natsproc.protocol.gate import in_words
 from natsproc.protocol.messages import decode_object, encode
 from natsproc.protocol.names import Names, client_inbox, new_token, node_inbox
 
-from .mended import Look, MendedClient
+from .endpoint import Endpoint as Endpoint
+from .mended import MendedClient, stopped
+from .renewal import REFUSED, Renewal
 from .route import HEADROOM, NoGate, Route, failure_of
 from .route import Headers as Headers
 from .route import NoResponders as NoResponders
@@ -70,26 +71,6 @@ class NoMesh(ApiError, PublicNoMesh):
         self.args = (f"the mesh is not there, or a part of it is gone: {self}. `natsproc setup` makes it",)
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """Which server, and as whom."""
-
-    servers: tuple[str, ...]
-    creds: str | None = None  #: path of the file of the credential
-    secret: str = field(default="", repr=False)  #: its text, as in a .creds file
-    prefix: str = ""  #: of the mesh that it is for, if it says so
-    sender: str = "anonymous"  #: the name in the credential, or a claimed one
-    verified: bool = False  #: whether the server pins the sender by permission
-    direct: bool = True  #: whether it has rights on JetStream, as far as is known; else it asks the gate
-    watches: tuple[
-        tuple[str, str], ...
-    ] = ()  #: where that is known, namespaces and ids, or `*`, that it may watch
-    options: dict[str, Any] = field(default_factory=dict)  #: user, password, token, tls … for nats-py
-    domain: str | None = None  #: JetStream domain
-    origin: str = ""  #: for people: where this choice came from, as in "NATS_URL"
-    look: Look | None = field(default=None, compare=False)  #: asked before every attempt to connect again
-
-
 class Connection:
     """A NATS connection that lives on the I/O thread. Everything here runs there."""
 
@@ -98,6 +79,8 @@ class Connection:
         self.sender = endpoint.sender
         self.nc = MendedClient()
         self.nc.look = endpoint.look
+        self._renewal = Renewal(endpoint, switch=self._switch, end=self._end)
+        self.nc.on_ended = self._renewal.refused
         self.closed = asyncio.Event()
         self.reads = asyncio.Semaphore(2)  #: long reads of a stream take turns (history.py)
         self._up = asyncio.Event()
@@ -106,9 +89,7 @@ class Connection:
         self._waiting: dict[str, Callable[[Msg | Exception], None]] = {}
         self._asking: dict[str, str] = {}  # by token of who waits for the gate's answer, where it was asked
         self._denials: dict[str, list[tuple[str, Callable[[NotAllowed], None]]]] = {}  # by lower-case subject
-        self.on_denial: Callable[[str], None] = lambda subject: (
-            None
-        )  #: hears every subject that the server denies
+        self.on_denial: Callable[[str], None] = lambda subject: None  #: hears every subject that is denied
         self._reconnected: list[Callable[[], None]] = []
         self._disconnected: list[Callable[[], None]] = []
         self._last_error = ""
@@ -126,11 +107,11 @@ class Connection:
                 self._hopeless = lambda: deadline.reschedule(soon)
                 await asyncio.shield(connecting)
         except (OSError, TimeoutError, nats.errors.Error, ValueError) as error:
-            await _stop(connecting)
+            await stopped(connecting)
             await self._abandon()
             raise self._connect_error(error) from None
         except asyncio.CancelledError:
-            await _stop(connecting)
+            await stopped(connecting)
             raise
         self._hopeless = lambda: None
         self._up.set()
@@ -144,6 +125,7 @@ class Connection:
             )
         for prefix in (client_inbox(self.sender), node_inbox(self.sender)):
             await self.nc.subscribe(f"{prefix}.{self._token}.>", cb=self._on_reply)
+        self._renewal.start()
         return self
 
     async def _dial(self) -> None:
@@ -152,7 +134,7 @@ class Connection:
         await self.nc.connect(
             servers=list(endpoint.servers),
             name=f"natsproc {endpoint.sender}",
-            user_credentials=RawCredentials(endpoint.secret) if endpoint.secret else endpoint.creds,
+            user_credentials=self._renewal.shown if endpoint.secret else endpoint.creds,
             inbox_prefix=client_inbox(endpoint.sender).encode(),
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnect,
@@ -235,9 +217,9 @@ class Connection:
         return self._up.is_set()
 
     async def wait_connected(self) -> None:
-        """Return when there is a connection. Raises: Closed."""
+        """Return when there is a connection. Raises: Closed; CredentialEnded, which is one, too."""
         if self.closed.is_set():
-            raise Closed("the connection is closed")
+            raise self._ending()
         await self._up.wait()
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -258,6 +240,8 @@ class Connection:
         unproven = isinstance(error, ssl.SSLCertVerificationError)
         if not self._connected_once and (unproven or _UNAUTHORIZED.search(str(error))):
             raise error  # … but these, which end the first attempt to connect: others would go the same way
+        if self._connected_once and REFUSED.search(str(error)):
+            self._renewal.refused(str(error))
         found = _VIOLATION.search(str(error))
         if not found:
             return
@@ -277,19 +261,36 @@ class Connection:
 
     async def _on_disconnect(self) -> None:
         self._up.clear()
-        for callback in self._disconnected[:]:
-            callback()
+        _call(self._disconnected)
 
     async def _on_reconnect(self) -> None:
+        self._renewal.accepted()
         self._up.set()
-        for callback in self._reconnected[:]:
-            callback()
+        _call(self._reconnected)
 
     async def _on_closed(self) -> None:
+        self._tell_closed()
+
+    def _tell_closed(self) -> None:
         self.closed.set()
         self._up.set()
         for tell in list(self._waiting.values()):
-            tell(Closed("the connection is closed"))
+            tell(self._ending())
+
+    def _ending(self) -> Closed:
+        why = self._renewal.over
+        return CredentialEnded(why) if why else Closed("the connection is closed")
+
+    def _end(self) -> None:
+        """Close for good, and tell whoever waits why, before they hear of a lost connection."""
+        self._tell_closed()
+        _call(self._reconnected)  # who waits for what the server says learns it at the next call
+        self._abandoned = asyncio.create_task(self._abandon())
+
+    async def _switch(self) -> None:
+        """Begin a new session with the credential of now, between two requests if there is such a moment."""
+        await self.nc.leave_session(self._waiting)
+        await self.nc.force_reconnect()
 
     @asynccontextmanager
     async def denials(self, subject: str, tell: Callable[[NotAllowed], None]) -> AsyncIterator[None]:
@@ -408,6 +409,8 @@ class Connection:
         self, subject: str, payload: bytes, *, reply: str = "", headers: Headers | None = None
     ) -> None:
         """Publish, without waiting for anything. Raises: Closed, NoServer; NotAllowed for what no gate does."""
+        if self.closed.is_set():
+            raise self._ending()
         if self._route:
             subject, headers = self._route.of(subject, payload, headers or {})
             if (token := reply.rpartition(".")[2]) in self._waiting:
@@ -415,7 +418,7 @@ class Connection:
         try:
             await self.nc.publish(subject, payload, reply=reply, headers=dict(headers) if headers else None)
         except (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError):
-            raise Closed("the connection is closed") from None
+            raise self._ending() from None
         except nats.errors.OutboundBufferLimitError:
             raise NoServer(f"not connected to {self.url}, and the outgoing buffer is full") from None
 
@@ -468,7 +471,7 @@ class Connection:
         if not (await asyncio.wait([flush], timeout=timeout))[0]:
             raise TimedOut(f"the nats-server at {self.url} does not answer within {timeout:g} s")
         if flush.cancelled() or flush.exception():
-            raise Closed("the connection is closed")
+            raise self._ending()
         return asyncio.get_running_loop().time() - started
 
     async def why_silent(self) -> str:
@@ -481,6 +484,7 @@ class Connection:
 
     async def close(self) -> None:
         """Send what is pending, for a second at most, and close."""
+        self._renewal.stop()
         if self.connected and not self.closed.is_set():
             try:
                 await self.ping(1.0)
@@ -490,10 +494,6 @@ class Connection:
         await self._on_closed()
 
 
-async def _stop(task: asyncio.Future[Any]) -> None:
-    """Cancel a task of nats-py's, as often as it takes: Python 3.11's `wait_for` may swallow a cancellation."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=0.1)
-    if not task.cancelled():
-        task.exception()
+def _call(callbacks: list[Callable[[], None]]) -> None:
+    for callback in callbacks[:]:
+        callback()

@@ -7,7 +7,16 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
-from natsproc.errors import AlreadyEnded, BadPayload, Closed, Error, NotAllowed, OwnershipLost, TooLarge
+from natsproc.errors import (
+    AlreadyEnded,
+    BadPayload,
+    Closed,
+    CredentialEnded,
+    Error,
+    NotAllowed,
+    OwnershipLost,
+    TooLarge,
+)
 from natsproc.protocol.carried import CARRIED, Carried
 from natsproc.protocol.messages import EXITED, LIFECYCLE, NOTICES, Json, encode, encode_event
 from natsproc.protocol.names import Address, Names
@@ -55,9 +64,7 @@ class EventLog:
         self.epoch = epoch
         self.run = run
         self.offset = next_offset - 1  #: given last
-        self.on_lost: Callable[[OwnershipLost], None] = lambda lost: (
-            None
-        )  #: called, on the I/O loop, by `void`
+        self.on_lost: Callable[[Error], None] = lambda lost: None  #: called, on the I/O loop, by `void`
         self._nonce = nonce
         self._carried = carried.copy() if carried else Carried()  # as of that offset
         self._writer = writer
@@ -83,7 +90,7 @@ class EventLog:
     @property
     def ended(self) -> bool:
         """Whether the terminal event has its place in the log, as far as this owner knows."""
-        return bool(self._terminal) and not isinstance(self._error, OwnershipLost)
+        return bool(self._terminal) and not isinstance(self._error, OwnershipLost | CredentialEnded)
 
     @property
     def stored(self) -> int:
@@ -237,8 +244,8 @@ class EventLog:
         if isinstance(self._error, OwnershipLost):
             raise self._error
 
-    def void(self, error: OwnershipLost) -> None:
-        """A newer epoch owns the id: drop what waits, and take nothing more. On the I/O loop."""
+    def void(self, error: Error) -> None:
+        """The id is lost, or nothing can be stored any more: drop what waits, and take nothing more. On the I/O loop."""
         self._break(error)
         self.on_lost(error)
 

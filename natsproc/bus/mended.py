@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import re
+from collections.abc import Callable, Sized
+from contextlib import suppress
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.protocol.command import unsub_cmd
+
+_ENDED = re.compile(r"authentication (expired|revoked)", re.IGNORECASE)
 
 Look = Callable[[], tuple[str, str, dict[str, Any]]]
 """Where a server that may move is now, its name, and options for nats-py."""
@@ -16,6 +22,8 @@ class MendedClient(Client):
     """Turns away, before it says anything, from a server that is not the one it looks for."""
 
     look: Look | None = None
+    on_ended: Callable[[str], None] = staticmethod(lambda said: None)
+    """Hears that the server has ended the session, because the credential has expired or was revoked."""
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and (wrong := self._wrong(info)):
@@ -23,6 +31,30 @@ class MendedClient(Client):
             self._transport.close()  # type: ignore[no-untyped-call]
             raise nats.errors.Error(wrong)
         await super()._process_info(info, initial_connection)
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Connect again with the credential of then, where nats-py would close for good."""
+        if _ENDED.search(err_msg):
+            self.on_ended(err_msg)
+            await self._process_op_err(nats.errors.Error(f"nats: {err_msg}"))
+        else:
+            await super()._process_err(err_msg)
+
+    async def leave_session(self, waiting: Sized) -> None:
+        """Have the server deliver nothing to this session but replies, and take what it has delivered before.
+
+        Who asks something here meanwhile hears that nobody listens, in place of nothing. It begins when
+        nothing is `waiting` for a reply, or after a second.
+        """
+        await _until_empty(waiting, 1.0)
+        if not (self.is_connected and self._transport):
+            return
+        for number, subscription in self._subs.items():
+            if not subscription.subject.startswith("_"):
+                self._transport.write(unsub_cmd(number, 0))
+        # never cancelled: nats-py's read loop dies of a pong that comes after its flush has timed out
+        await asyncio.wait([asyncio.ensure_future(self.flush(timeout=3600))], timeout=1.0)
+        await _until_empty(waiting, 0.1)
 
     def _wrong(self, info: dict[str, Any]) -> str:
         if self.look and info.get("server_name") != self.look()[1]:
@@ -49,3 +81,20 @@ class MendedClient(Client):
                 writer.get_extra_info("sslcontext") is not None
             )
         return super()._connect_command()
+
+
+async def _until_empty(things: Sized, timeout: float) -> None:
+    """Wait until there are none, for `timeout` seconds at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            while things:
+                await asyncio.sleep(0.005)
+
+
+async def stopped(task: asyncio.Future[Any]) -> None:
+    """Cancel a task of nats-py's, as often as it takes: Python 3.11's `wait_for` may swallow a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
+    if not task.cancelled():
+        task.exception()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from natsproc import local
 from natsproc.bus.handoff import Handoff
-from natsproc.errors import Closed, Error, OwnershipLost
+from natsproc.errors import Closed, Error
 from natsproc.protocol.messages import Command, Message, Outcome
 
 from .pump import LIMIT, Pump
@@ -356,7 +356,7 @@ class Runner:
             return Outcome(why="it got the signal, but not the message: its stdin is closed")
         return Outcome(why=why)
 
-    async def lose(self, lost: OwnershipLost) -> None:
+    async def lose(self, lost: Error) -> None:
         """End all of it, with its grace time."""
         self._fail(lost)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from natsproc.protocol.names import DEFAULT_PREFIX
 
 if TYPE_CHECKING:
+    from natsproc.access.renewing import Source
     from natsproc.bus.connection import Endpoint
 
 
@@ -20,6 +21,7 @@ def find_server(
     sender: str | None = None,
     start: bool = False,
     prefix: str = DEFAULT_PREFIX,
+    credentials: Source | None = None,
 ) -> Endpoint:
     """Choose the server to connect to, as `natsproc.server.find.find` does.
 
@@ -33,7 +35,7 @@ def find_server(
     named = server or context or os.environ.get("NATS_URL") or os.environ.get(find.GRANT)
     if start and not (named or joined.load(place.joined)):
         started = embedded.start(place, prefix=prefix)
-    endpoint = find.find(server, creds, context, sender=sender)
+    endpoint = find.find(server, creds, context, sender=sender, credentials=credentials)
     if started:
         where = endpoint.servers[0]
         print(f"natsproc: started a nats-server at {where} (`natsproc down` stops it)", file=sys.stderr)

@@ -141,7 +141,7 @@ async def _server_storage(endpoint: Endpoint, home: Home) -> Finding:
     assert authority
     may = {"pub": (_JSZ,), "sub": ("_INBOX.>", "_NODE.>")}
     secret = authority.credential("doctor", may, system=True)
-    connection = await Connection.open(replace(endpoint, secret=secret, sender="doctor"))
+    connection = await Connection.open(replace(endpoint, secret=secret, renew=None, sender="doctor"))
     try:
         said = decode_object((await connection.request(_JSZ, b"{}")).data)["data"]
     finally:

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from natsproc.access import Credential, local_sender
+from natsproc.access.renewing import Source, ask, asking, reading
 from natsproc.bus.connection import Endpoint
+from natsproc.bus.renewal import Renew
 from natsproc.errors import BadName, BadPayload, Error, NoServer, NotAllowed
 from natsproc.protocol.names import check_name, sanitize
 
@@ -34,6 +36,7 @@ def find(
     context: str | None = None,
     *,
     sender: str | None = None,
+    credentials: Source | None = None,
 ) -> Endpoint:
     """Choose a server, without connecting to it.
 
@@ -42,16 +45,18 @@ def find(
     is `NATSPROC_GRANT`, a credential in one line that may name its server, as a file of `creds` may; then
     `NATS_URL` (with `NATS_CREDS`, `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_NKEY`, `NATS_CA`, `NATS_CERT`,
     `NATS_KEY`, `NATS_JETSTREAM_DOMAIN`), then the mesh that this machine has joined, then the embedded server.
-    `sender` is who to be where no credential says it.
+    `sender` is who to be where no credential says it. `credentials` gives the credential in place of `creds`, now and
+    whenever it is about to end.
 
     Raises: NoServer if there is none; BadName, BadPayload for a context or file that cannot be used;
     NotAllowed for credentials that have expired or belong to another sender.
     """
     place = Home.find()
-    granted = None if context is not None or server is not None else _granted(creds)
+    given = _given(creds, credentials, alone=context is server is None)
+    granted = given.credential if given else None
     if context is not None:
         settings, origin = _context(context), f"context {context!r}"
-    elif granted and granted.url:
+    elif granted and granted.url and server is None:
         settings, origin = {"url": granted.url}, creds or GRANT
     elif server is None and os.environ.get("NATS_URL"):
         settings, origin = _environment(), "NATS_URL"
@@ -62,9 +67,9 @@ def find(
         named = _named(settings, origin, place)
         if granted and granted.tls_name and not named.options:
             named = replace(named, options=trusting(granted.ca, granted.tls_name))
-        return _with_sender(named, sender, granted)
+        return _with_sender(named, sender, given)
     if there := joined.endpoint(place.joined):
-        return _with_sender(replace(there, creds=creds or there.creds), sender, granted)
+        return _with_sender(replace(there, creds=creds or there.creds), sender, given)
     with place.changing(shared=True):  # one that is just being started is waited for
         state = place.load()
     if state is None or not place.running:
@@ -72,28 +77,41 @@ def find(
             "no nats-server is running here, and none was named: start one with `natsproc up`, or name one "
             "with --server, --context or NATS_URL"
         )
-    return endpoint_of(place, state, creds=creds, sender=sender, granted=granted)
+    own = _embedded(place, state)
+    return _with_sender(replace(own, creds=creds or own.creds), sender, given)
 
 
-def _granted(creds: str | None) -> Credential | None:
-    """The credential that may say where its server is: in a file that was named, or in the environment."""
+class _Given(NamedTuple):
+    """A credential, where it is from, for people, and how the next one is had."""
+
+    credential: Credential
+    where: str
+    renew: Renew | None
+
+    @classmethod
+    def in_file(cls, path: str) -> _Given:
+        whole = str(Path(path).expanduser().absolute())
+        return cls(Credential.read(whole), f"the credential in {path}", reading(whole))
+
+
+def _given(creds: str | None, credentials: Source | None, *, alone: bool) -> _Given | None:
+    """The credential that may say where its server is: in a file, of a function, or in the environment.
+
+    The last is for its own server only, so not if one was named.
+    """
+    if creds is not None and credentials is not None:
+        raise BadPayload("`creds` and `credentials` exclude each other")
+    if credentials is not None:
+        return _Given(ask(credentials), "what `credentials` returned", asking(credentials))
     if creds is not None:
-        return Credential.read(creds)
-    line = os.environ.get(GRANT)
-    return Credential.of(line, GRANT) if line else None
+        return _Given.in_file(creds)
+    line = os.environ.get(GRANT) if alone else None
+    return _Given(Credential.of(line, GRANT), f"the credential in {GRANT}", None) if line else None
 
 
-def endpoint_of(
-    home: Home,
-    state: State,
-    *,
-    creds: str | None = None,
-    sender: str | None = None,
-    granted: Credential | None = None,
-) -> Endpoint:
-    """The embedded server of a home, by its local credential or another one."""
-    own = _embedded(home, state)
-    return _with_sender(replace(own, creds=creds or own.creds), sender, granted)
+def endpoint_of(home: Home, state: State) -> Endpoint:
+    """The embedded server of a home, by its local credential."""
+    return _with_sender(_embedded(home, state), None)
 
 
 def _embedded(home: Home, state: State) -> Endpoint:
@@ -204,22 +222,27 @@ def _context(name: str) -> dict[str, Any]:
     return {"url": "nats://localhost:4222", **settings}
 
 
-def _with_sender(endpoint: Endpoint, wished: str | None, granted: Credential | None = None) -> Endpoint:
+def _with_sender(endpoint: Endpoint, wished: str | None, given: _Given | None = None) -> Endpoint:
     """Settle who we are: the name in the credential, a wished one where it pins none, or the user's."""
     if wished is not None:
         check_name(wished, "sender")
-    credential = granted or (Credential.read(endpoint.creds) if endpoint.creds else None)
-    if credential is None:
+    if given is None and endpoint.creds is None:
         user = sanitize(str(endpoint.options.get("user", "")), local_sender())
         return replace(endpoint, sender=wished or user)
-    where = f"the credentials in {endpoint.creds or GRANT}"
+    credential, where, renew = given or _Given.in_file(endpoint.creds or "")
     if credential.expired:
-        raise NotAllowed(f"{where} have expired: ask for new ones")
+        raise NotAllowed(f"{where} has expired: ask for a new one")
     endpoint = replace(
-        endpoint, secret=credential.text, prefix=credential.prefix, direct=credential.direct, watches=credential.watches
-    )  # fmt: skip
+        endpoint,
+        secret=credential.text,
+        expires=credential.expires,
+        renew=renew,
+        prefix=credential.prefix,
+        direct=credential.direct,
+        watches=credential.watches,
+    )
     if not credential.pinned:
         return replace(endpoint, sender=wished or credential.sender)
     if wished not in (None, credential.sender):
-        raise NotAllowed(f"{where} speak as {credential.sender!r}, not {wished!r}")
+        raise NotAllowed(f"{where} speaks as {credential.sender!r}, not {wished!r}")
     return replace(endpoint, sender=credential.sender, verified=True)

@@ -78,7 +78,7 @@ async def test_one_that_lives_is_never_ended_from_outside(server):
             child.send_signal(signal.SIGSTOP)
             async with leased(mesh, (await handle.record()).node):
                 with pytest.raises(natsproc.Unreachable, match="left alone"):
-                    await handle.kill(timeout=0.3)
+                    await handle.kill(timeout=5)  # which is time enough to take its id
             child.send_signal(signal.SIGCONT)
             # what was asked meanwhile reaches it now, as the last word of its owner
             assert (await handle.wait(timeout=20)).status == "killed"

@@ -90,7 +90,6 @@ def grant(
     place = Place.of(keys)
     expires = None if seconds is None else time.time() + max(1.0, seconds)
     rights, scopes, subjects = rights_on(sender, can, on, namespace, prefix)
-    _tell_apart(place, sender, trusted="all" in rights)
     entry = Grant(sender, "", tuple(rights), tuple(map(str, scopes)), prefix, int(time.time()))
     text, entry, known = make(place, entry, subjects, expires)
     line = to_line(text, prefix=prefix, **_where(place.home, url))
@@ -119,8 +118,12 @@ def _tell_apart(place: Place, sender: str, *, trusted: bool) -> None:
 def make(
     place: Place, entry: Grant, subjects: Grants, expires: float | None
 ) -> tuple[str, Grant, Sequence[Grant]]:
-    """Make the credential for an entry and list it; returns its text, the whole entry, and what was listed before."""
+    """Make the credential for an entry and list it; returns its text, the whole entry, and what was listed before.
+
+    Raises: as `grant`.
+    """
     with place.home.changing():
+        _tell_apart(place, entry.sender, trusted="all" in entry.can)
         text = place.authority().credential(entry.sender, subjects, expires=expires)
         if (size := len(text)) > LARGEST:
             raise TooLarge(

@@ -62,7 +62,8 @@ def invite(
     """Make a credential with all rights for a machine of that name, and say how it reaches the home's server.
 
     `at` is the host and port by which it does, if natsproc cannot know them (behind NAT, through a tunnel);
-    `expires` is in seconds since 1970. Raises: NoServer; Error if the server listens on this machine only.
+    `expires` is in seconds since 1970. Raises: NoServer; Error if the server listens on this machine only;
+    BadName if a narrower credential has that name.
     """
     from natsproc import granting
 

@@ -238,9 +238,14 @@ async def test_a_line_proves_a_server_with_certificates_of_its_own(home, tmp_pat
 
 async def test_a_machine_that_was_invited_is_listed_and_can_be_turned_out(home, tmp_path):
     embedded.start(home)
-    invitation = joined.invite(home, "laptop", at=("127.0.0.1", home.load().port))
+    at = ("127.0.0.1", home.load().port)
+    sdk.grant("dash", ["watch"], ["build"])
+    with pytest.raises(BadName, match="'dash' holds narrower credentials, which would hear"):
+        joined.invite(home, "dash", at=at)
+    sdk.revoke("dash")
+    invitation = joined.invite(home, "laptop", at=at)
     (tmp_path / "laptop.creds").write_text(invitation.creds)
-    (listed,) = sdk.grants()
+    _, listed = sdk.grants()
     assert (listed.sender, listed.can, listed.expires) == ("laptop", ("all",), None)
     async with sdk.connect(home.load().url, creds=str(tmp_path / "laptop.creds")):
         pass

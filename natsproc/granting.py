@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from natsproc.access import Authority, Credential, Grant, Grants, Right, Scope, grants_of, ledger, to_line
 from natsproc.access.rights import check_rights
-from natsproc.errors import BadName, Error, NoServer, Refused, TooLarge
+from natsproc.errors import BadName, Error, NoServer, NotAllowed, Refused, TimedOut, TooLarge
 from natsproc.protocol.messages import decode_object
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_name
 from natsproc.server.certificates import machine_addresses
@@ -164,7 +164,7 @@ def revoke(
     The embedded server, or the one at the URL `server`, disconnects who holds them before this returns. An embedded
     server that does not run takes it up when it starts.
 
-    Raises: BadName if there is no such grant; NoServer, Refused if a server that runs did not take it, after
+    Raises: BadName if there is no such grant; NoServer, TimedOut, NotAllowed, Refused if a server did not take it, after
     which it is written down all the same, and repeating it tries again.
     """
     place = Place.of(keys)
@@ -233,10 +233,9 @@ def _push(endpoint: Endpoint, authority: Authority) -> None:
     io = IOThread()
     try:
         said = io.wait(push())
-    except NoServer as error:
-        raise NoServer(
-            f"revoked in {endpoint.origin or 'the keys'}, but not said to the server: {error}"
-        ) from None
+    except (NoServer, NotAllowed, TimedOut) as error:
+        text = f"revoked in the keys, but the server was not told (`natsproc revoke` again once it answers): {error}"
+        raise type(error)(text) from None
     finally:
         io.stop()
     if "error" in said:

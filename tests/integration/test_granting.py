@@ -12,13 +12,13 @@ import time
 
 import nats
 import pytest
-from harness import SERVERS, binary, running
+from harness import SERVERS, Server, binary, free_port, running, wait_for
 from homes import NATSPROC, a_home, natsproc
 
 import natsproc as sdk
 from natsproc.access import Authority, Credential, claims_of
-from natsproc.errors import BadName, Error, NotAllowed, Refused, TooLarge
-from natsproc.server import embedded, joined
+from natsproc.errors import BadName, Error, NoServer, NotAllowed, Refused, TooLarge
+from natsproc.server import config, embedded, joined
 from natsproc.server.find import find
 
 
@@ -41,7 +41,7 @@ class Client:
     """A plain client of nats-py with a credential, and what the server told it."""
 
     def __init__(self, home, made, tmp_path):
-        self.url = home.load().url
+        self.url = home.url if isinstance(home, Server) else home.load().url
         self.file = tmp_path / f"{made.grant.key}.creds"
         self.file.write_text(made.creds)
         self.errors = []
@@ -369,6 +369,43 @@ def test_the_command_line(home, tmp_path):
 
 
 RIGHTS_PRINTED = ("grant", "dash", "--can", "watch,send", "--on", "build,chat/*", "--print")
+
+
+def mesh_of_others(folder, home, version, number, routes):
+    """A server of a cluster by the keys of a home, as `natsproc up --write-config` configures one."""
+    authority = embedded.prepare(home)
+    made = config.version_of(binary(version))
+    whole = config.mesh_config(
+        authority, made, jwts=folder / f"jwt{number}", store=folder / f"js{number}", durable="interval"
+    )
+    joined_up = f'cluster {{ name: c, listen: "{routes[number][7:]}", routes: {json.dumps(routes)} }}'
+    names = f"server_name: s{number}"
+    lines = "\n".join(line for line in whole.splitlines() if not line.startswith("jetstream"))
+    return Server(folder / f"s{number}", version, "\n".join((names, joined_up, lines)), jetstream=False)
+
+
+@pytest.mark.parametrize("version", SERVERS, ids=[v or "newest" for v in SERVERS])
+async def test_a_revocation_said_to_one_server_of_a_cluster_ends_it_on_all(place, tmp_path, version):
+    routes = [f"nats://127.0.0.1:{free_port()}" for _ in range(2)]
+    servers = [mesh_of_others(tmp_path, place, version, number, routes) for number in range(2)]
+    try:
+        for server in servers:
+            server.start()
+        log = tmp_path / "s0" / "server.log"
+        wait_for(lambda: b"Route connection created" in log.read_bytes(), what="the cluster")
+        made = sdk.grant("dash", ["watch"], ["build"])
+        one, two = (Client(server, made, tmp_path) for server in servers)
+        async with one, two:
+            await asyncio.to_thread(sdk.revoke, "dash", server=servers[0].url)
+            await asyncio.wait_for(one.closed.wait(), 5)
+            await asyncio.wait_for(two.closed.wait(), 5)
+        servers[1].restart()
+        assert await refused(servers[1], made, tmp_path)
+        with pytest.raises(NoServer, match="revoked in the keys, but the server was not told"):
+            await asyncio.to_thread(sdk.revoke, "dash", server=f"nats://127.0.0.1:{free_port()}")
+    finally:
+        for server in servers:
+            server.stop()
 
 
 @pytest.mark.parametrize("output", ["conf", "json"])

@@ -51,7 +51,7 @@ def test_limits_are_said_at_setup_and_changed_only_when_asked(cli: Cli) -> None:
     printed = cli.ok(
         "setup", "--print", "--keep", "1d", "--max-bytes", "1GB", "--max-events-per-process", "9"
     )
-    config = json.loads(printed.splitlines()[0])
+    config = json.loads(printed)["streams"][0]
     assert config["max_age"] == 86400 * 10**9
     assert (config["max_bytes"], config["max_msgs_per_subject"]) == (10**9, 9)
     assert cli.ok("setup") == ""

@@ -369,7 +369,7 @@ def test_the_run_of_an_owner_that_was_killed_is_ended_by_the_next_of_that_id(cli
     (before,) = [row for row in cli.json("ps") if row["id"] == "crashed"]
     silent = asyncio.run(refused(cli, before["node"], "run", "--id", "crashed", "--", "true"))
     assert silent.returncode == 125
-    assert f"crashed is running on node {before['node']} (epoch {before['epoch']})" in silent.stderr
+    assert f"its node {before['node']} (epoch {before['epoch']}) holds a lease" in silent.stderr
     assert cli.ok("run", "--id", "crashed", "--", "echo", "here I am") == "here I am\n"
     assert [e["type"] for e in cli.json("logs", "crashed", "--run", "all") if "offset" in e] == [
         "started", "killed", "exited", "restarted", "output", "exited",

@@ -51,7 +51,7 @@ def test_a_conversation_is_steered_and_stopped_turn_by_turn(cli: Cli) -> None:
     said = cli.ok("tail", "agent")
     assert re.search(rf"turn_began +turn {turn} for \w+\n", said)
     assert re.search(rf"turn_ended +turn {turn} interrupted\n", said)
-    assert re.search(r"received +from \w+: dogs \(next\)\n", said)
+    assert re.search(r"received +from \w+ \(unverified\): dogs \(next\)\n", said)
     assert re.search(r"message +about cats, and dogs\n", said)
 
 

@@ -57,10 +57,13 @@ class MendedClient(Client):
         await _until_empty(waiting, 0.1)
 
     def _wrong(self, info: dict[str, Any]) -> str:
-        if self.look and info.get("server_name") != self.look()[1]:
-            return "the nats-server there is a stranger, not the embedded one"
         assert self._current_server
-        if self._current_server.uri.scheme == "tls" and not info.get("tls_required"):  # nats-py would go on
+        url = self._current_server.uri.geturl()
+        if self.look:
+            url, name, _ = self.look()
+            if info.get("server_name") != name:
+                return "the nats-server there is a stranger, not the embedded one"
+        if url.startswith("tls:") and not info.get("tls_required"):  # nats-py would go on
             return "it offers no TLS, so it is another server, or somebody is in between"
         return ""
 

@@ -52,8 +52,8 @@ async def seen(tail, upto):
 
 @pytest.mark.parametrize("how", ["plain", "async", "file"])
 async def test_a_credential_is_renewed_without_a_gap_for_owners_and_viewers(home, tmp_path, how):
-    """Some ten renewals under an owner that writes all the while, its viewer, and who sends and asks it."""
-    source = Counted(3)
+    """Some renewals under an owner that writes all the while, its viewer, and who sends and asks it."""
+    source = Counted(5)
     path = tmp_path / "dash.creds"
 
     async def rewrite():
@@ -73,7 +73,7 @@ async def test_a_credential_is_renewed_without_a_gap_for_owners_and_viewers(home
         mesh.connection.nc.on_ended = cut_off.append
         mine = asyncio.create_task(seen(mesh.process("p").tail(), -1))
         theirs = asyncio.create_task(seen(other.process("p").tail(), -1))
-        end = time.monotonic() + 9
+        end = time.monotonic() + 12
         while time.monotonic() < end:
             count += 1
             await proc.emit("number", {"n": count})
@@ -90,9 +90,9 @@ async def test_a_credential_is_renewed_without_a_gap_for_owners_and_viewers(home
             assert await asyncio.wait_for(shown, 20) == [*range(1, count + 1), -1]
     if how == "file":
         writing.cancel()
-    assert source.asked >= 4
+    assert source.asked >= 3
     assert not cut_off  # always in time, never by the server
-    assert mesh.connection.nc.stats["reconnects"] >= 3
+    assert mesh.connection.nc.stats["reconnects"] >= 2
     assert answered > 10
 
 
@@ -277,7 +277,7 @@ def test_natsproc_tail_ends_with_that_sentence(home, tmp_path):
             deadline = time.monotonic() + 20
             while b"p" not in subprocess.run([NATSPROC, "ps", "-o", "id"], capture_output=True).stdout:
                 assert time.monotonic() < deadline
-            path.write_text(sdk.grant("dash", ["all"], seconds=5).creds)
+            path.write_text(sdk.grant("dash", ["all"], seconds=8).creds)
             tail = subprocess.run(
                 [NATSPROC, "tail", "p", "--creds", path], capture_output=True, text=True, timeout=30
             )

@@ -72,6 +72,8 @@ async def test_a_killed_supervisor_takes_nothing_with_it_and_up_recovers(home):
     before = embedded.status(home)
     await store(home, b"kept")
     kill(before["supervisor"])
+    # a child that it was just starting, its gate, has the lock until it is one
+    wait_for(lambda: embedded.status(home)["supervisor"] is None, what="the supervisor's lock to be let go")
     orphaned = embedded.status(home)
     assert (orphaned["running"], orphaned["pid"], orphaned["supervisor"]) == (True, before["pid"], None)
     assert find().servers == (before["url"],)  # it still serves

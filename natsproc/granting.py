@@ -6,6 +6,7 @@ and else with its next start, because it starts with the one that lies with the 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from natsproc.access import Authority, Credential, Grant, Grants, Right, Scope, grants_of, ledger, to_line
 from natsproc.access.rights import check_rights
 from natsproc.errors import BadName, Error, NoServer, NotAllowed, Refused, TimedOut, TooLarge
+from natsproc.protocol.gate import NODE
 from natsproc.protocol.messages import decode_object
-from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_name
+from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, MAX_NAME, check_name
 from natsproc.server.certificates import machine_addresses
 from natsproc.server.home import Home, is_wildcard
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from natsproc.bus.connection import Endpoint
 
 DAY = 86400.0
+_KEY = re.compile(r"U[A-Z2-7]{55}")
+LONGEST_OWNER = MAX_NAME - len(NODE) - 6  #: characters
+FOR_EVER = 1 << 40  #: a time until which a key is refused, whatever its JWT says of when it was issued
 LARGEST = 60_000  #: bytes of a JWT that a server with max_control_line 65536 takes
 _UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 
@@ -145,6 +150,10 @@ def rights_on(
     """Read a grant as people write it: its rights, its scopes, and the subjects that they come to. Raises: BadName."""
     check_name(sender, "sender")
     rights, asked = check_rights(can), tuple(on)
+    if "own" in rights and len(sender) > LONGEST_OWNER:
+        raise BadName(
+            f"{sender!r} is too long a name for an owner, for its nodes have it, too: {LONGEST_OWNER} characters at most"
+        )
     if "all" in rights and not asked:
         asked = ("*/*",)
     scopes = [Scope.parse(scope, namespace) for scope in asked]
@@ -171,17 +180,18 @@ def revoke(
     with place.home.changing():
         authority, known = place.authority(), ledger.load(place.ledger)
         ended = [
-            replace(g, revoked=g.revoked or max(int(time.time()), g.issued))
-            if _is_meant(g, sender, key)
-            else g
+            replace(g, revoked=g.revoked or int(time.time())) if _is_meant(g, sender, key) else g
             for g in known
         ]
         chosen = [g for g in ended if _is_meant(g, sender, key)]
+        if not chosen and key and _KEY.fullmatch(key):  # the list may have been lost
+            chosen = [Grant(sender, key, (), (), DEFAULT_PREFIX, 0, revoked=int(time.time()))]
+            ended += chosen
         if not chosen:
             which = f" with a key {key}…" if key else ""
             raise BadName(f"{sender} holds no credential that was granted here{which}; see `natsproc grants`")
         forget = [g.key for g in known if g.expires and g.expires < time.time() - DAY]
-        authority = authority.revoking({g.key: g.revoked for g in ended if g.revoked}, forget=forget)
+        authority = authority.revoking({g.key: FOR_EVER for g in ended if g.revoked}, forget=forget)
         authority.save(place.keys)  # before the list, so that nothing is listed as revoked that is not
         ledger.save(place.ledger, ended)
         if endpoint := _endpoint(place.home, server):

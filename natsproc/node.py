@@ -20,6 +20,7 @@ from natsproc.bus.registry import LeaseKeeper, Registry
 from natsproc.bus.retention import Retention
 from natsproc.bus.writer import Writer
 from natsproc.errors import Error
+from natsproc.protocol.gate import NODE
 from natsproc.protocol.landing import check_allow
 from natsproc.protocol.messages import Command, Outcome
 from natsproc.protocol.names import Address, Names, new_token, sanitize
@@ -98,9 +99,10 @@ class Node:
         self.connection = connection
         self.names = names
         host = socket.gethostname()
-        # a gate takes the lease of a narrow credential's node only if it has the sender's name
-        stem = connection.sender[:57] if connection.gated else sanitize(host, "node")[:40]
-        self.name = f"{stem}-{new_token(6)}"
+        stem = f"{sanitize(host, 'node')[:40]}-"
+        if connection.gated:  # a gate takes no other lease of it
+            stem = connection.sender + NODE
+        self.name = stem + new_token(6)
         self.registry = Registry(connection, names)
         self.writer = Writer(connection, names.event_stream)
         self.hosted: dict[Address, Hosted] = {}

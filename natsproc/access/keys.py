@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,9 @@ class Authority:
     The account JWTs are made once: a newer one would undo what was pushed to the server since.
     """
 
-    operator_seed: str
-    account_seed: str
-    system_seed: str
+    operator_seed: str = field(repr=False)
+    account_seed: str = field(repr=False)
+    system_seed: str = field(repr=False)
     operator_jwt: str
     account_jwt: str
     system_jwt: str

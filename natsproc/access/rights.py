@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from natsproc.errors import BadName
-from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_name
+from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, Names, check_name
 
 Right = Literal["watch", "send", "control", "own", "all"]
 Grants = dict[str, tuple[str, ...]]
@@ -100,7 +100,7 @@ def grants_of(can: Iterable[str], on: Collection[Scope], prefix: str = DEFAULT_P
     Raises: BadName, for rights that do not exist, without a scope, or for `all` on less than the mesh.
     """
     rights = check_rights(can)
-    check_name(prefix, "mesh prefix")
+    Names(prefix)
     if "all" in rights:
         if set(on) - {Scope("*", "*")}:
             raise BadName(

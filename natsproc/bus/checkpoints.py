@@ -38,6 +38,8 @@ async def load(connection: Connection, names: Names, won: Owned) -> bytes | None
     checkpoint = won.claim.checkpoint
     if checkpoint is None:
         return None
+    if not checkpoint.object.startswith(f"{key_of(won.address)}."):
+        raise StateUnfit(f"the claim record of {won.address} names a state of another process as its own")
     objects = Objects(connection, names.states)
     deadline = asyncio.get_running_loop().time() + PATIENCE
     state = await insist(lambda: objects.read(checkpoint.object), deadline)

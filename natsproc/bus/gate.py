@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from natsproc.errors import BadName, BadPayload, Error, NotAllowed
+from natsproc.errors import BadName, BadPayload, Error, NoServer, NotAllowed
 from natsproc.protocol.gate import RIGHTS, TARGET, Ask, Scope, understand
 from natsproc.protocol.messages import decode_object, encode
 from natsproc.protocol.names import new_token, node_inbox, reply_is_own
@@ -26,7 +27,9 @@ from .connection import Connection
 from .route import GATE, Headers
 
 QUEUE = "gate"  #: of all gates on a server, one answers
-PATIENCE = 30.0  #: seconds after which nothing more is passed on of an answer
+READS = 4  #: long reads at once
+LINE = 100  #: of one sender that wait
+PATIENCE = 10.0  #: seconds after which nothing more is passed on of an answer
 _TOLD = ("ts", "config", "type")  # what a stream's description says that is nobody's in particular
 _PASSED = (
     "Nats-Sequence", "Nats-Last-Sequence", "Nats-Num-Pending", "Nats-Subject", "Nats-Stream", "Nats-Time-Stamp",
@@ -38,9 +41,10 @@ _PASSED = (
 class _Asked:
     """A request under way."""
 
+    sender: str
     reply: str
     ask: Ask
-    until: float
+    until: float = 0.0
     count: int = 1  #: messages that it came to
     stored: dict[int, dict[str, Any]] = field(default_factory=dict)  #: what was said of each
 
@@ -54,6 +58,8 @@ class Gate:
         self._prefix = f"{node_inbox(connection.sender)}.{new_token(16)}"
         self._asked: dict[str, _Asked] = {}
         self._numbers = itertools.count()
+        self._waiting: dict[str, deque[_Asked]] = {}  # by sender, long reads whose turn has not come
+        self._reading: set[str] = set()  # senders whose long read is under way
         self._subscriptions: list[Subscription] = []
         self.served = 0  #: requests passed on
         self.refused = 0
@@ -61,6 +67,7 @@ class Gate:
     async def start(self) -> None:
         """Answer from now on. Raises: Closed."""
         self._connection.on_denial = self._deny
+        self._forget = self._connection.on_disconnect(self._lost)
         subscribe = self._connection.subscribe
         self._subscriptions.append(await subscribe(f"{self._prefix}.>", self._pass_on))
         for right in RIGHTS:
@@ -69,6 +76,7 @@ class Gate:
 
     async def stop(self) -> None:
         """Answer nothing more."""
+        self._forget()
         self._sweeping.cancel()
         for subscription in self._subscriptions:
             await self._connection.unsubscribe(subscription)
@@ -93,15 +101,52 @@ class Gate:
             await self._refuse(msg.reply, str(error))
             return
         self.served += 1
-        token = str(next(self._numbers))
+        asked = _Asked(scope.sender, msg.reply, ask)
+        if ask.answers != "many":
+            await self._make(asked)
+        elif len(waiting := self._waiting.setdefault(scope.sender, deque())) < LINE:
+            waiting.append(asked)  # else the asker hears nothing, and asks again
+            await self._read_on()
+
+    async def _read_on(self) -> None:
+        """Begin long reads: one for each sender, and few in all, or the server would cut the gate off as too slow."""
+        while len(self._reading) < READS:
+            sender = next((sender for sender in self._waiting if sender not in self._reading), None)
+            if sender is None:
+                return
+            waiting = self._waiting.pop(sender)
+            asked = waiting.popleft()
+            if waiting:
+                self._waiting[sender] = waiting  # behind those of others
+            self._reading.add(sender)
+            await self._make(asked)
+
+    async def _make(self, asked: _Asked) -> None:
+        """Make the request that was understood."""
+        ask, token = asked.ask, str(next(self._numbers))
         parts = ask.payload.split(b"\n") if ask.answers == "lines" else [ask.payload]
-        self._asked[token] = _Asked(msg.reply, ask, self._clock() + PATIENCE, len(parts))
+        asked.count, asked.until = len(parts), self._clock() + PATIENCE
+        self._asked[token] = asked
         try:
             for number, part in enumerate(parts):
+                if not self._connection.connected:  # nats-py would keep it and send it late
+                    raise NoServer("the connection was lost")
                 reply = f"{self._prefix}.{number}.{token}"
                 await self._connection.publish(ask.subject, part, reply=reply, headers=ask.headers)
         except Error:  # cut off: the asker asks again
-            self._asked.pop(token, None)
+            await self._over(token)
+
+    def _lost(self) -> None:
+        """Cut off: nothing of what is under way is answered any more, and whoever asked asks again."""
+        for requests in (self._asked, self._waiting, self._reading):
+            requests.clear()
+
+    async def _over(self, token: str) -> None:
+        """Nothing more is passed on of this one."""
+        asked = self._asked.pop(token, None)
+        if asked and asked.ask.answers == "many":
+            self._reading.discard(asked.sender)
+            await self._read_on()
 
     async def _pass_on(self, msg: Msg) -> None:
         """Give the asker what JetStream says."""
@@ -118,12 +163,12 @@ class Gate:
             data = encode(_summed_up(asked.stored))
         if kind == "many" and "Nats-Sequence" in found:
             asked.until = self._clock() + PATIENCE
-        else:
-            del self._asked[token]
+            token = ""
         if kind == "info":
             data = _trimmed(data)
         headers = {name: found[name] for name in _PASSED if name in found}
         await self._answer(asked.reply, data, headers | {GATE: "1"})
+        await self._over(token)
 
     async def _refuse(self, reply: str, why: str) -> None:
         self.refused += 1
@@ -135,9 +180,9 @@ class Gate:
         """The server does not let the gate do it: its own credential is too narrow."""
         for token, asked in list(self._asked.items()):
             if asked.ask.subject.lower() == subject.lower():
-                del self._asked[token]
                 why = f"the gate itself may not publish to {asked.ask.subject}: it runs with too narrow a credential"
                 asyncio.create_task(self._refuse(asked.reply, why))
+                asyncio.create_task(self._over(token))
 
     async def _answer(self, reply: str, data: bytes, headers: Headers) -> None:
         try:
@@ -148,10 +193,10 @@ class Gate:
     async def _sweep(self) -> None:
         """Forget requests whose answers do not come: a stream without a leader, a connection that was lost."""
         while True:
-            await asyncio.sleep(PATIENCE / 3)
+            await asyncio.sleep(PATIENCE / 5)
             now = self._clock()
             for token in [token for token, asked in self._asked.items() if asked.until < now]:
-                del self._asked[token]
+                await self._over(token)
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

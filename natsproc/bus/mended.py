@@ -10,6 +10,7 @@ from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.protocol import parser
 from nats.protocol.command import unsub_cmd
 
 _ENDED = re.compile(r"authentication (expired|revoked)", re.IGNORECASE)
@@ -18,8 +19,17 @@ Look = Callable[[], tuple[str, str, dict[str, Any]]]
 """Where a server that may move is now, its name, and options for nats-py."""
 
 
+# nats-py splits at any white space, and takes a subject with a vertical tab in it for a broken connection
+_PART = rb"[ \t]+([^ \t\r\n]+)"
+parser.MSG_RE = re.compile(rb"\AMSG" + _PART * 2 + rb"[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)\r\n")
+parser.HMSG_RE = re.compile(rb"\AHMSG" + _PART * 2 + rb"[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n")
+
+
 class MendedClient(Client):
-    """Turns away, before it says anything, from a server that is not the one it looks for."""
+    """Turns away, before it says anything, from a server that is not the one it looks for.
+
+    And reads on after a message that it cannot read, of which nats-py's read loop would die.
+    """
 
     look: Look | None = None
     on_ended: Callable[[str], None] = staticmethod(lambda said: None)
@@ -31,6 +41,11 @@ class MendedClient(Client):
             self._transport.close()  # type: ignore[no-untyped-call]
             raise nats.errors.Error(wrong)
         await super()._process_info(info, initial_connection)
+
+    async def _process_msg(self, *message: Any) -> None:
+        """Pass over what is not UTF-8, or has headers that are none: anybody may send that to anybody."""
+        with suppress(UnicodeError, IndexError, ValueError):
+            await super()._process_msg(*message)
 
     async def _process_err(self, err_msg: str) -> None:
         """Connect again with the credential of then, where nats-py would close for good."""
@@ -63,7 +78,8 @@ class MendedClient(Client):
             url, name, _ = self.look()
             if info.get("server_name") != name:
                 return "the nats-server there is a stranger, not the embedded one"
-        if url.startswith("tls:") and not info.get("tls_required"):  # nats-py would go on
+        tls = url.startswith("tls:") or (not self.look and self.options.get("tls"))
+        if tls and not info.get("tls_required"):  # nats-py would go on
             return "it offers no TLS, so it is another server, or somebody is in between"
         return ""
 

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 
 from natsproc.errors import BadPayload, Error, NotAllowed, OwnershipLost, TimedOut
 from natsproc.protocol.messages import encode
-from natsproc.protocol.names import Address, Names, key_of
+from natsproc.protocol.names import Address, Names, address_of_key, key_of
 from natsproc.protocol.records import Lease, Record
 
 from .claims import PATIENCE, insist
@@ -58,7 +58,7 @@ class Registry:
                 if found is None:
                     revision = 0
                     continue
-                newer = parse_record(found.payload)
+                newer = parse_record(found.payload, record.address)
                 if newer is not None and newer.epoch > record.epoch:
                     raise OwnershipLost(
                         f"{record.address} belongs to epoch {newer.epoch} on {newer.node} now; "
@@ -71,7 +71,7 @@ class Registry:
         key = key_of(record.address)
         await self._ended.put(key, encode(record.to_json()))
         while (found := await self._live.get(key, leader=True)) is not None:
-            live = parse_record(found.payload)
+            live = parse_record(found.payload, record.address)
             if live is not None and live.epoch > record.epoch:
                 return
             with suppress(Conflict):
@@ -81,7 +81,7 @@ class Registry:
         """The record of a process, live before ended; None if there is neither."""
         for bucket in (self._live, self._ended):
             if (found := await bucket.get(key_of(address))) is not None:
-                return parse_record(found.payload)
+                return parse_record(found.payload, address)
         return None
 
     async def list(self, namespace: str | None = None, *, ended: bool = False) -> list[Record]:
@@ -95,7 +95,7 @@ class Registry:
             found = await asyncio.gather(*(self._all(bucket, *part) for bucket in buckets))
             for entries in found:  # live ones last, so that a new run hides the ended one before it
                 for key, value in entries.items():
-                    if (record := parse_record(value.payload)) is not None:
+                    if (record := parse_record(value.payload, address_of_key(key))) is not None:
                         records[key] = record
         return sorted(records.values(), key=lambda r: (r.address.namespace, r.started, r.address.id))
 
@@ -137,7 +137,7 @@ class Registry:
         """
 
         async def heard(msg: Msg) -> None:
-            changed(parse_record(msg.data))
+            changed(parse_record(msg.data, address))
 
         subscription = await self._connection.subscribe(self._names.record(address), heard)
         return lambda: self._connection.unsubscribe(subscription)
@@ -153,7 +153,8 @@ class Registry:
 
         async def changed(msg: Msg) -> None:
             address = self._names.address_of(msg.subject)
-            changes.put([(address, None if marker_of(msg.headers or {}) else parse_record(msg.data))])
+            gone = marker_of(msg.headers or {})
+            changes.put([(address, None if gone else parse_record(msg.data, address))])
 
         def look() -> None:
             changes.put(())
@@ -184,12 +185,13 @@ class Registry:
         return [(address, records.get(address)) for address in (known - records.keys()) | records.keys()]
 
 
-def parse_record(payload: bytes) -> Record | None:
-    """A registry record, or None where it is not one that this version understands."""
+def parse_record(payload: bytes, address: Address) -> Record | None:
+    """A registry record; None where it is not one that this version understands, or speaks of another process."""
     try:
-        return Record.parse(payload)
+        record = Record.parse(payload)
     except BadPayload:
         return None
+    return record if record.address == address else None
 
 
 class LeaseKeeper:

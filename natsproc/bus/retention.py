@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from natsproc.errors import BadPayload, Error, NoSuchProcess, NotAllowed, Refused
 from natsproc.protocol.messages import EXITED, Entry, encode
-from natsproc.protocol.names import Address, Names, key_of
+from natsproc.protocol.names import Address, Names, address_of_key, check_name, key_of
 from natsproc.protocol.records import Claim, Record
 
 from .checkpoints import forget
@@ -56,8 +56,9 @@ class Retention:
         """
         found = await self._ended.all(f"{namespace or '*'}.*")
         now = await self._events.now()
-        old = [value for value in found.values() if seconds_between(value.stamp, now) >= older]
-        records = [parse_record(value.payload) for value in sorted(old, key=lambda value: value.revision)]
+        old = [(key, v) for key, v in found.items() if seconds_between(v.stamp, now) >= older]
+        old.sort(key=lambda pair: pair[1].revision)
+        records = [parse_record(value.payload, address_of_key(key)) for key, value in old]
         return [record for record in records if record is not None]
 
     async def prune(self, address: Address, *, dry_run: bool = False) -> None:
@@ -65,6 +66,10 @@ class Retention:
 
         Raises: NoSuchProcess; Refused if the run has not ended, or a next one has begun; NotAllowed, TimedOut.
         """
+        check_name(
+            address.namespace, "namespace"
+        )  # what is removed goes by subjects, in which '*' is everybody
+        check_name(address.id)
         key, events = key_of(address), self._names.events(address)
         inbox = self._names.inbox(address, "*")
         # what is there, before the claim: whoever takes the id after that writes behind all of these

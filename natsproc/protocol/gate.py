@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple, get_args
 from natsproc.errors import BadPayload, NotAllowed
 
 from .messages import COMMAND, Message, decode_object, encode
-from .names import Names
+from .names import Address, Names
+from .records import Record
 
 Right = Literal["history", "send", "hold", "own"]
 RIGHTS: tuple[Right, ...] = get_args(Right)
@@ -26,7 +27,10 @@ WHOLE = "_"  #: in place of a namespace or id: all of them
 NODES = "_nodes"  #: in place of a namespace: the node of that name
 
 MAX_BATCH = 1000  #: entries in one answer, or subjects in one question
-MAX_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 512 * 1024  #: of one answer; who asks for more gets that, and asks again
+MAX_LINES = 256  #: events in one message
+MAX_TTL = 7 * 86400  #: seconds for which a command is held
+NODE = "_n_"  #: between sender and random part of the name of a narrow credential's node; in that of no other node
 
 _API = "$JS.API."
 _NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
@@ -34,6 +38,7 @@ _PROCESS = re.compile(rf"({_NAME})\.({_NAME})")
 _SOME = re.compile(rf"({_NAME}|\*)\.({_NAME}|\*)")
 _ONE = re.compile(_NAME)
 _OBJECT = re.compile(rf"({_NAME})\.({_NAME})\.\d+-\d+-\d+")
+_COMMANDING = {COMMAND, "keys", "resize"}
 _NUMBER = re.compile(r"\d{1,20}")
 _TIME = re.compile(r"[0-9T:.Z+-]{10,40}")
 
@@ -213,16 +218,21 @@ class _About:
         """A message, or what an owner writes."""
         names = self._names
         if found := self._log(target):
+            lines = payload.split(b"\n")
+            if len(lines) > MAX_LINES or not all(lines):
+                raise BadPayload(f"events are up to {MAX_LINES} lines, and none of them empty")
             return found[0], found[1], "own", Ask(target, payload, answers="lines")
         if found := self._inbox(target):
             return self._message(found[0], found[1], target, payload, headers)
         for bucket in (names.claims, names.registry, names.ended):
             if found := self._key(bucket, _PROCESS)(target):
                 removable = bucket == names.registry
+                if bucket != names.claims and "KV-Operation" not in headers:
+                    _check_record(payload, *found[:2])
                 kept = _kept(headers, expected=bucket != names.ended, removable=removable)
                 return found[0], found[1], "own", Ask(target, payload, kept)
         if found := self._lease(target):
-            if not re.fullmatch(rf"{self._sender[:57]}-[a-z0-9]{{6}}", found[1]):
+            if not re.fullmatch(rf"{self._sender}{NODE}[a-z0-9]{{6}}", found[1]):
                 raise _denied(f"the lease of {found[1]!r}, whose node is not {self._sender}'s,")
             return NODES, found[1], "own", Ask(target, payload, _kept(headers, removable=True, expires=True))
         found = self._state(target)
@@ -233,13 +243,15 @@ class _About:
     def _message(self, namespace: str, id: str, target: str, payload: bytes, headers: Headers) -> Understood:
         if not target.endswith(f".inbox.{self._sender}"):
             raise _denied(f"writing to {target} as {self._sender}")
-        held = Message.parse(payload, self._sender, 0).kind == COMMAND
-        kept = _kept(headers, expires=held)
+        message = Message.parse(payload, self._sender, 0)
+        # what interrupts is a command, whatever it is dressed as: so are keys, one of which is Ctrl-C
+        commands = message.kind in _COMMANDING or message.when == "now"
+        kept = _kept(headers, expires=message.kind == COMMAND)
         if (key := headers.get("Nats-Msg-Id")) is not None:
             if not key.startswith(f"{namespace}.{id}.{self._sender}."):
                 raise BadPayload(f"a message to {namespace}/{id} has an id that is another's: {key!r}")
             kept["Nats-Msg-Id"] = key
-        return namespace, id, "hold" if held else "send", Ask(target, payload, kept)
+        return namespace, id, "hold" if commands else "send", Ask(target, payload, kept)
 
 
 def _kept(
@@ -254,9 +266,17 @@ def _kept(
     for name, value in kept.items():
         if not _NUMBER.fullmatch(value):
             raise BadPayload(f"{name} is {value!r}, not a number")
+    if int(kept.get("Nats-TTL", 0)) > MAX_TTL:
+        raise BadPayload(f"nothing is held for more than {MAX_TTL} seconds")
     if removable and "KV-Operation" in headers:
         kept |= {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
     return kept
+
+
+def _check_record(payload: bytes, namespace: str, id: str) -> None:
+    """A record speaks of the process whose key it has: lists go by what it says. Raises: BadPayload."""
+    if Record.parse(payload).address != Address(namespace, id):
+        raise BadPayload(f"a record of another process than {namespace}/{id}")
 
 
 def _only(body: dict[str, Any], name: str) -> str:
@@ -270,9 +290,9 @@ def _numbers(body: dict[str, Any], **most: int) -> dict[str, int]:
     numbers = {}
     for name, limit in most.items():
         if name in body:
-            value = body.pop(name)
-            if type(value) is not int or not 0 <= value <= limit:
-                raise BadPayload(f"{name} is {value!r}, not a number up to {limit}")
+            value, least = body.pop(name), int(name != "seq")
+            if type(value) is not int or not least <= value <= limit:
+                raise BadPayload(f"{name} is {value!r}, not a number from {least} to {limit}")
             numbers[name] = value
     return numbers
 
@@ -288,13 +308,15 @@ def _get(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _direct(payload: bytes) -> tuple[list[str], dict[str, Any], Literal["one", "many"]]:
     body = decode_object(payload, "request")
-    numbers = _numbers(body, seq=1 << 63, batch=MAX_BATCH, max_bytes=MAX_BYTES)
+    numbers = _numbers(body, seq=1 << 63, batch=MAX_BATCH, max_bytes=1 << 31)
     time = body.pop("start_time", None)
     if time is not None:
         if not isinstance(time, str) or not _TIME.fullmatch(time):
             raise BadPayload(f"start_time is {time!r}")
         numbers |= {"start_time": time}  # type: ignore[dict-item]
     many: Literal["one", "many"] = "many" if "batch" in numbers or "multi_last" in body else "one"
+    if many == "many":
+        numbers["max_bytes"] = min(numbers.get("max_bytes", MAX_BYTES), MAX_BYTES)
     if len(body) == 1:
         if isinstance(subject := body.get("next_by_subj"), str):
             return [subject], numbers | body, many

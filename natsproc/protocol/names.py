@@ -14,6 +14,7 @@ from natsproc.errors import BadName
 
 MAX_NAME = 64
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_PREFIX = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _PATTERN = re.compile(r"[A-Za-z0-9_*?-]{1,64}")
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _RULE = (
@@ -98,7 +99,11 @@ class Names:
     prefix: str = DEFAULT_PREFIX
 
     def __post_init__(self) -> None:
-        check_name(self.prefix, "mesh prefix")
+        if not _PREFIX.fullmatch(self.prefix):  # else two meshes could come to one stream
+            raise BadName(
+                f"{self.prefix!r} cannot be a mesh prefix: lower-case letters, digits and '-' only, beginning with a "
+                "letter or digit, at most 64 characters"
+            )
 
     def events(self, address: Address) -> str:
         """Where the owner writes; captured by the event stream. Always literal."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from natsproc.errors import BadPayload
+from natsproc.errors import BadName, BadPayload
 
 from .messages import Cursor, decode_object
-from .names import Address
+from .names import Address, check_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Record:
         try:
             code = raw.get("code")
             return cls(
-                address=Address(str(raw["namespace"]), str(raw["id"])),
+                address=Address(check_name(raw["namespace"], "namespace"), check_name(raw["id"])),
                 kind=str(raw["kind"]),
                 node=str(raw["node"]),
                 epoch=int(raw["epoch"]),
@@ -195,7 +195,7 @@ class Record:
                 code=None if code is None else int(code),
                 ended=str(raw.get("ended", "")),
             )
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        except (BadName, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise BadPayload(f"registry record is not one of ours: {error!r}") from None
 
 

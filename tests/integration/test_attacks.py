@@ -21,15 +21,19 @@ import pytest_asyncio
 from granting import credential
 from harness import free_port
 from homes import connect
+from test_gate import gate_of
 from test_server import websocket_answer
 
+import natsproc
 from natsproc import granting
 from natsproc.access import Authority, keys, write_private
 from natsproc.bus import streams
+from natsproc.bus.connection import NoResponders
 from natsproc.bus.kv import Bucket
 from natsproc.client import connect as open_mesh
+from natsproc.errors import NotAllowed
 from natsproc.protocol.gate import TARGET
-from natsproc.protocol.names import Names
+from natsproc.protocol.names import Address, Names
 from natsproc.server import embedded
 from natsproc.server.home import Home
 
@@ -162,6 +166,14 @@ async def live(mesh, id, ready, over):
 async def scene(home):
     admin = await connect(home)
     over = asyncio.Event()
+    async with asyncio.timeout(20):
+        while True:  # until the gate is there
+            try:
+                await admin.request(f"proc._nodes._.history.{admin.sender}")
+            except NotAllowed:  # it asks for nothing
+                break
+            except NoResponders:
+                await asyncio.sleep(0.05)
     async with open_mesh() as mesh:
         lives = []
         for id in ("secret/victim", "mine"):
@@ -460,6 +472,116 @@ async def test_a_node_of_another_is_not_spoken_for(scene):
             == "403"
         )
     assert await scene.trace() == before
+    await attacker.nc.close()
+
+
+# What is in it.
+
+
+RECORD = {
+    "namespace": "default", "id": "mine", "kind": "k", "node": "n", "epoch": 1, "run": 1, "state": "completed",
+    "started": "2026-01-01T00:00:00Z", "updated": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:00:00Z",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"namespace": "*", "id": "*"},
+        {"namespace": "secret", "id": "victim"},
+        {"id": "*"},
+        {"id": "a.b"},
+        {"id": ""},
+    ],
+    ids=str,
+)
+async def test_a_record_that_speaks_of_another_is_neither_taken_nor_believed(scene, claimed):
+    """Who prunes and who lists goes by what a record says, with all rights."""
+    before = await scene.trace()
+    attacker = await scene.attacker("jack")
+    lie = RECORD | claimed
+    assert await attacker.asks(MINE_["own"], "$KV.PROC_ENDED.default.mine", lie) == "403"
+    revision = {"Nats-Expected-Last-Subject-Sequence": "1"}
+    assert await attacker.asks(MINE_["own"], "$KV.PROC_REGISTRY.default.mine", lie, revision) == "403"
+    await attacker.nc.close()
+    # and if it came there otherwise, nobody believes it
+    bucket = Bucket(scene.admin, NAMES.ended)
+    await bucket.put("default.mine", json.dumps(lie).encode())
+    try:
+        assert not await scene.mesh.ended(namespace="*")
+        shown = await scene.mesh.list(namespace="*", ended=True)
+        assert {(str(info.address), info.state) for info in shown} == {
+            ("secret/victim", "running"), ("mine", "running")
+        }  # fmt: skip
+        if claimed.get("namespace") == "*":
+            with pytest.raises(natsproc.BadName):
+                await scene.mesh.prune(Address("*", "*"))
+    finally:
+        await bucket.purge("default.mine")
+    assert await scene.trace() == before
+
+
+def raw(subject, reply, headers=None):
+    if headers is None:
+        return b"PUB %s %s 0\r\n\r\n" % (subject.encode(), reply)
+    return b"HPUB %s %s %d %d\r\n%s\r\n" % (subject.encode(), reply, len(headers), len(headers), headers)
+
+
+@pytest.mark.parametrize("what", ["reply", "tab", "headers", "no headers", "folded"])
+@pytest.mark.parametrize("where", ["gate", "process"])
+async def test_what_cannot_be_read_stops_neither_gate_nor_process(scene, where, what):
+    subject = f"{MINE}.history.jack" if where == "gate" else f"{MINE}.control.jack"
+    attacker, other = await scene.attacker("jack"), await scene.attacker("worker")
+    await attacker.nc.flush()
+    attacker.nc._transport.write({
+        "reply": raw(subject, b"_INBOX.jack.\xff"),
+        "tab": raw(subject, b"_INBOX.jack.a\x0bb"),
+        "headers": raw(subject, b"_INBOX.jack.a", b"NATS/1.0 \xff\xff\xff\r\n\r\n"),
+        "no headers": raw(subject, b"_INBOX.jack.a", b"NATS/1.0"),
+        "folded": raw(subject, b"_INBOX.jack.a", b"NATS/1.0\r\nA: b\r\n c\r\n\r\n"),
+    }[what])  # fmt: skip
+    await attacker.nc.flush()
+    async with asyncio.timeout(5):
+        assert "mark" in await other.asks(
+            MINE_["history"], f"{API}DIRECT.GET.PROC_EVENTS", after(f"{MINE}.events")
+        )
+        assert (await scene.mesh.process("mine").ping(timeout=4)).applied
+    for client in (attacker, other):
+        await client.nc.close()
+
+
+async def test_many_long_reads_of_one_hold_up_nobody_else(scene):
+    """They take turns, so that what comes is never more than the server keeps for the gate."""
+    attacker, other = await scene.attacker("jack"), await scene.attacker("worker")
+    gate = gate_of(scene.home)
+    for _ in range(16):  # 4 MB
+        lines = b"\n".join([json.dumps(EVENT | {"epoch": 0, "data": "x" * 1000}).encode()] * 250)
+        assert json.loads(await attacker.asks(MINE_["own"], f"{MINE}.events", lines))["count"] == 250
+    for _ in range(400):
+        await attacker.nc.publish(
+            f"{MINE}.history.jack", json.dumps(after(f"{MINE}.events", batch=1000, max_bytes=4_194_304)).encode(),
+            reply="_INBOX.jack.flood", headers={TARGET: f"{API}DIRECT.GET.PROC_EVENTS"},
+        )  # fmt: skip
+    await attacker.nc.flush()
+    for _ in range(5):
+        async with asyncio.timeout(10):
+            assert await other.asks(MINE_["history"], f"{API}DIRECT.GET.PROC_EVENTS.{MINE}.events")
+    assert gate_of(scene.home) == gate
+    log = (scene.home.folder / "server.log").read_text()
+    assert "Slow Consumer" not in log
+    for client in (attacker, other):
+        await client.nc.close()
+
+
+async def test_a_message_that_interrupts_takes_the_right_to_control(scene):
+    attacker = await scene.attacker("poster")
+    for message in (
+        {"id": "1", "data": "stop", "when": "now"},
+        {"id": "1", "data": {"text": "\x03"}, "kind": "keys"},
+        {"id": "1", "data": {"id": "1", "verb": "kill"}, "kind": "command"},
+    ):
+        assert await attacker.asks(MINE_["send"], f"{MINE}.inbox.poster", message) == "403"
+        assert await attacker.asks(MINE_["hold"], f"{MINE}.inbox.poster", message) == "denied"
     await attacker.nc.close()
 
 

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natsproc.errors import BadPayload, NotAllowed
-from natsproc.protocol.gate import MAX_BATCH, MAX_BYTES, TARGET, Ask, Scope, is_stored, understand
+from natsproc.protocol.gate import (
+    MAX_BATCH,
+    MAX_BYTES,
+    MAX_LINES,
+    MAX_TTL,
+    TARGET,
+    Ask,
+    Scope,
+    is_stored,
+    understand,
+)
 from natsproc.protocol.names import Names
 
 NAMES = Names()
@@ -19,6 +29,10 @@ STREAMS = (
     "PROC_EVENTS", "PROC_INBOX", "KV_PROC_CLAIMS", "KV_PROC_REGISTRY", "KV_PROC_ENDED", "KV_PROC_LEASES",
     "OBJ_PROC_STATES",
 )  # fmt: skip
+RECORD = {
+    "namespace": "default", "id": "build", "kind": "make", "node": "n", "epoch": 1, "run": 1, "state": "running",
+    "started": "", "updated": "",
+}  # fmt: skip
 STATE = "default.build.41-7-0"
 META = base64.urlsafe_b64encode(STATE.encode()).decode()
 REVISION = {"Nats-Expected-Last-Subject-Sequence": "7"}
@@ -92,14 +106,34 @@ HISTORY = "proc.default.build.history.alice"
         (EVENTS, b"{}", OWN),
         (f"$O.PROC_STATES.C.{STATE}", b"\x00", OWN),
         (f"$O.PROC_STATES.M.{META}", b"{}", OWN),
-        ("$KV.PROC_ENDED.default.build", b"{}", OWN),
-        ("$KV.PROC_LEASES.alice-abc234", b"{}", "proc._nodes.alice-abc234.own.alice"),
+        ("$KV.PROC_ENDED.default.build", RECORD, OWN),
+        ("$KV.PROC_LEASES.alice_n_abc234", b"{}", "proc._nodes.alice_n_abc234.own.alice"),
         ("proc.default.build.inbox.alice", {"id": "1", "data": 2}, "proc.default.build.send.alice"),
         ("proc.default.build.inbox.alice", b"plain text", "proc.default.build.send.alice"),
         (
             "proc.default.build.inbox.alice",
             {"id": "1", "data": {"id": "1", "verb": "kill"}, "kind": "command"},
             "proc.default.build.hold.alice",
+        ),
+        (
+            "proc.default.build.inbox.alice",
+            {"id": "1", "data": 2, "when": "now"},
+            "proc.default.build.hold.alice",
+        ),
+        (
+            "proc.default.build.inbox.alice",
+            {"id": "1", "data": 2, "when": "next"},
+            "proc.default.build.send.alice",
+        ),
+        (
+            "proc.default.build.inbox.alice",
+            {"id": "1", "data": {}, "kind": "keys"},
+            "proc.default.build.hold.alice",
+        ),
+        (
+            "proc.default.build.inbox.alice",
+            {"id": "1", "data": {}, "kind": "eof"},
+            "proc.default.build.send.alice",
         ),
     ],
 )
@@ -111,7 +145,10 @@ def test_it_says_what_right_a_request_takes(target, body, where):
     # it goes on as it was meant, and what goes on is understood alike
     assert ask.subject == target
     if isinstance(body, dict) and target.startswith("$JS"):
-        assert json.loads(ask.payload) == body
+        sent = json.loads(ask.payload)
+        if ask.answers == "many":  # so much is enough for one answer
+            assert sent.pop("max_bytes") == min(body.get("max_bytes", MAX_BYTES), MAX_BYTES)
+        assert sent == {name: value for name, value in body.items() if name != "max_bytes"}
     assert understand(NAMES, "alice", ask.subject, ask.payload, ask.headers) == (scope, ask)
 
 
@@ -119,6 +156,7 @@ def test_a_compare_and_set_keeps_its_revision_and_nothing_else():
     scope, ask = asked("$KV.PROC_CLAIMS.default.build", b"{}", REVISION | {"Nats-Rollup": "all", TARGET: "x"})
     assert scope.subject(NAMES) == OWN
     assert ask.headers == REVISION
+    assert asked("$KV.PROC_REGISTRY.default.build", RECORD, REVISION)[1].headers == REVISION
     scope, ask = asked("$KV.PROC_REGISTRY.default.build", b"", REVISION | {"KV-Operation": "DEL"})
     assert ask.headers == REVISION | {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
     assert asked(EVENTS, b"{}", {"Nats-Rollup": "all", "Nats-TTL": "1s"})[1] == Ask(
@@ -127,7 +165,7 @@ def test_a_compare_and_set_keeps_its_revision_and_nothing_else():
 
 
 def test_a_lease_keeps_its_time_to_live():
-    _, ask = asked("$KV.PROC_LEASES.alice-abc234", b"{}", {"Nats-TTL": "4"})
+    _, ask = asked("$KV.PROC_LEASES.alice_n_abc234", b"{}", {"Nats-TTL": "4"})
     assert ask.headers == {"Nats-TTL": "4"}
 
 
@@ -137,6 +175,14 @@ def test_a_held_command_keeps_its_time_and_a_message_has_none():
     assert asked("proc.default.build.inbox.alice", command, key)[1].headers == key
     message = asked("proc.default.build.inbox.alice", {"id": "1", "data": {}}, key)[1]
     assert message.headers == {"Nats-Msg-Id": "default.build.alice.1"}
+
+
+def test_nothing_is_held_for_ever():
+    command = {"id": "1", "data": {}, "kind": "command"}
+    assert asked("proc.default.build.inbox.alice", command, {"Nats-TTL": str(MAX_TTL)})[1].headers
+    for ttl in (str(MAX_TTL + 1), "9" * 20, "0x1", ""):
+        with pytest.raises(BadPayload):
+            asked("proc.default.build.inbox.alice", command, {"Nats-TTL": ttl})
 
 
 @pytest.mark.parametrize("verb", ["INFO", "MSG.GET", "PURGE"])
@@ -187,7 +233,8 @@ def test_another_mesh_has_streams_of_its_own(verb):
         (f"{DIRECT}PROC_EVENTS", {"seq": 1}),
         (f"{DIRECT}PROC_EVENTS", {"seq": 1, "next_by_subj": "proc.default.*.events"}),
         (f"{DIRECT}PROC_EVENTS", {"seq": 1, "next_by_subj": EVENTS, "batch": MAX_BATCH + 1}),
-        (f"{DIRECT}PROC_EVENTS", {"seq": 1, "next_by_subj": EVENTS, "batch": 9, "max_bytes": MAX_BYTES + 1}),
+        (f"{DIRECT}PROC_EVENTS", {"seq": 1, "next_by_subj": EVENTS, "batch": 0}),
+        (f"{DIRECT}PROC_EVENTS", {"seq": 1, "next_by_subj": EVENTS, "batch": 9, "max_bytes": 0}),
         (f"{DIRECT}PROC_EVENTS", {"next_by_subj": EVENTS, "multi_last": [EVENTS]}),
         (f"{DIRECT}PROC_EVENTS", {"multi_last": []}),
         (f"{DIRECT}PROC_EVENTS", {"multi_last": [1]}),
@@ -216,10 +263,21 @@ def test_another_mesh_has_streams_of_its_own(verb):
         ("proc.default.build.inbox.bob", b"{}"),
         ("proc.default.build.inbox.*", b"{}"),
         ("other.default.build.events", b"{}"),
+        (EVENTS, b""),
+        (EVENTS, b"{}\n"),
+        (EVENTS, b"{}\n\n{}"),
+        (EVENTS, b"\n".join([b"{}"] * (MAX_LINES + 1))),
+        ("$KV.PROC_ENDED.default.build", b"{}"),
+        ("$KV.PROC_ENDED.default.build", RECORD | {"id": "other"}),
+        ("$KV.PROC_ENDED.default.build", RECORD | {"id": "*"}),
+        ("$KV.PROC_ENDED.default.build", RECORD | {"namespace": "*"}),
+        ("$KV.PROC_REGISTRY.default.build", RECORD),
         ("$KV.PROC_CLAIMS.default.build", b"{}"),
         ("$KV.PROC_CLAIMS.default.*", b"{}"),
         ("$KV.PROC_LEASES.laptop-abc234", b"{}"),
-        ("$KV.PROC_LEASES.alice-b-abc234", b"{}"),
+        ("$KV.PROC_LEASES.alice_b_n_abc234", b"{}"),
+        ("$KV.PROC_LEASES.alice-abc234", b"{}"),
+        ("$KV.PROC_LEASES.alice_n_abc23", b"{}"),
         ("$KV.PROC_LEASES._prune", b"{}"),
         ("$KV.OTHER.default.build", b"{}"),
         ("$O.PROC_STATES.C.default.build.>", b"{}"),
@@ -249,7 +307,7 @@ def test_the_id_of_a_message_is_its_senders_own():
 
 TOKENS = st.sampled_from(
     ["proc", "default", "chat", "build", "x", "*", ">", "_", "_nodes", "events", "inbox", "alice", "bob", "$KV",
-     "$O", "PROC_CLAIMS", "PROC_REGISTRY", "PROC_LEASES", "PROC_STATES", "C", "M", META, "41-7-0", "alice-abc234"]
+     "$O", "PROC_CLAIMS", "PROC_REGISTRY", "PROC_LEASES", "PROC_STATES", "C", "M", META, "41-7-0", "alice_n_abc234"]
 )  # fmt: skip
 SUBJECTS = st.lists(TOKENS, min_size=1, max_size=7).map(".".join)
 BODIES = st.dictionaries(

@@ -27,6 +27,7 @@ from natsproc.protocol.names import (
 )
 
 tokens = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True)
+prefixes = st.from_regex(r"[a-z0-9][a-z0-9-]{0,63}", fullmatch=True)
 addresses = st.builds(Address, tokens, tokens)
 
 
@@ -82,7 +83,7 @@ def test_an_address_in_another_namespace_than_asked_for_is_refused():
 
 
 @examples(50)
-@given(tokens, addresses, tokens)
+@given(prefixes, addresses, tokens)
 def test_every_subject_is_literal_and_names_its_process(prefix, address, sender):
     names = Names(prefix)
     subjects = [
@@ -102,15 +103,16 @@ def test_every_subject_is_literal_and_names_its_process(prefix, address, sender)
 
 
 @examples(50)
-@given(tokens)
-def test_streams_and_buckets_of_a_mesh_are_valid_and_distinct(prefix):
+@given(prefixes, prefixes)
+def test_streams_and_buckets_of_a_mesh_are_valid_and_distinct(prefix, other):
     names = Names(prefix)
+    assert (names.event_stream == Names(other).event_stream) == (prefix == other)
     made = [names.event_stream, names.inbox_stream, names.claims, names.registry, names.ended, names.leases]
     assert len(set(made)) == len(made)
     assert all(re.fullmatch(r"[A-Z0-9_]+", name) for name in made)
 
 
-@pytest.mark.parametrize("prefix", ["", "a.b", "*", ">", "a b"])
+@pytest.mark.parametrize("prefix", ["", "a.b", "*", ">", "a b", "Proc", "PROC", "a_b", "-a", "a\n", "a" * 65])
 def test_a_mesh_prefix_is_one_token(prefix):
     with pytest.raises(BadName):
         Names(prefix)

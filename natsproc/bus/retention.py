@@ -66,9 +66,8 @@ class Retention:
 
         Raises: NoSuchProcess; Refused if the run has not ended, or a next one has begun; NotAllowed, TimedOut.
         """
-        check_name(
-            address.namespace, "namespace"
-        )  # what is removed goes by subjects, in which '*' is everybody
+        # what is removed goes by subjects, in which '*' is everybody
+        check_name(address.namespace, "namespace")
         check_name(address.id)
         key, events = key_of(address), self._names.events(address)
         inbox = self._names.inbox(address, "*")

@@ -109,8 +109,9 @@ messages = st.builds(
     texts,
     texts,
 )
+tokens = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
 records = st.builds(
-    Record, st.builds(Address, texts, texts), texts, texts, positive, positive, texts, texts, texts,
+    Record, st.builds(Address, tokens, tokens), texts, texts, positive, positive, texts, texts, texts,
     st.dictionaries(texts, texts, max_size=3), texts, texts, st.booleans(), st.none() | st.integers(-200, 200), texts,
     st.lists(texts).map(tuple),
 )  # fmt: skip

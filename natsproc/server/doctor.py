@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
@@ -14,6 +15,7 @@ from natsproc.access import Authority
 from natsproc.bus import clock, limits, streams
 from natsproc.bus.connection import ApiError, Connection, Endpoint, NoResponders
 from natsproc.errors import Error, NotAllowed, TimedOut
+from natsproc.protocol.gate import NODES, WHOLE
 from natsproc.protocol.messages import decode_object
 from natsproc.protocol.names import Address, Names, new_token
 
@@ -25,7 +27,9 @@ PLENTY, LITTLE = 5 << 30, 200 << 20  # bytes free on the store's disk
 MOST_SUBJECTS = 1_000_000  # a stream keeps its subjects in the server's memory
 CLOCK_SECONDS = 2.0
 STORE_SECONDS = 3.0
+GATE_SECONDS = 2.0
 FIXED = (2, 11, 1)  # of nats-server: the first without a hole that is known to matter here
+Check = Callable[[Connection, Names], AsyncIterator[Finding]]
 _JSZ = "$SYS.REQ.SERVER.PING.JSZ"
 
 
@@ -36,10 +40,12 @@ async def examine(endpoint: Endpoint, names: Names, home: Home) -> list[Finding]
     """
     connection = await Connection.open(endpoint)
     found = []
-    checks = {
+    checks: dict[str, Check] = {
         "server": _server, "streams": _streams, "storage": _storage, "storing": _storing, "rights": _rights,
-        "clock": _clock, "network": exposure.network,
+        "gate": _gate, "clock": _clock, "network": exposure.network,
     }  # fmt: skip
+    if not endpoint.direct:  # all that it can see is what the gate shows it
+        checks = {"server": _server, "gate": _gate, "rights": _narrow_rights, "clock": _clock}
     try:
         for about, check in checks.items():
             try:
@@ -55,6 +61,36 @@ async def examine(endpoint: Endpoint, names: Names, home: Home) -> list[Finding]
             found.append(await _server_storage(endpoint, home))
         found += [*_embedded(home, state), *exposure.embedded(home, state, endpoint)]
     return [*found, *exposure.files(endpoint, home)]
+
+
+async def _gate(connection: Connection, names: Names) -> AsyncIterator[Finding]:
+    """Ask the gate for nothing, which it refuses if it is there."""
+    direct, embedded = connection.endpoint.direct, connection.endpoint.look is not None
+    deadline = asyncio.get_running_loop().time() + (GATE_SECONDS if embedded or not direct else 0)
+    while True:
+        try:
+            await connection.request(f"{names.prefix}.{NODES}.{WHOLE}.history.{connection.sender}")
+        except NotAllowed as error:
+            if error.operation == "publish":  # it was the server that refused
+                yield Finding("gate", f"{connection.sender} may not ask it for anything")
+            else:
+                yield Finding("gate", "answers: credentials that were granted read and write through it")
+            break
+        except NoResponders:  # one that is just being started has some seconds
+            if asyncio.get_running_loop().time() > deadline:
+                advice = "`natsproc up` runs one beside its server, `natsproc gate` elsewhere"
+                text = "none answers: only who has all rights can read and write"
+                yield Finding("gate", text, "ok" if direct else "problem", "" if direct else advice)
+                break
+            await asyncio.sleep(0.1)
+    if not connection.endpoint.direct:
+        connection.use_gate(names)
+
+
+async def _narrow_rights(connection: Connection, names: Names) -> AsyncIterator[Finding]:
+    """What its credential says that it may watch; the server decides."""
+    watched = ", ".join(f"{namespace}/{id}" for namespace, id in connection.endpoint.watches)
+    yield Finding("rights", f"{connection.sender} may watch {watched or 'nothing'}, as its credential says")
 
 
 async def _server(connection: Connection, names: Names) -> AsyncIterator[Finding]:

@@ -17,8 +17,9 @@ from natsproc import client
 from natsproc.access import Authority
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.gate import Gate
-from natsproc.server import embedded
+from natsproc.server import doctor, embedded
 from natsproc.server.config import mesh_config, version_of
+from natsproc.server.find import find
 from natsproc.server.gate import RIGHTS, SENDER
 
 
@@ -269,3 +270,16 @@ async def test_without_a_gate_that_is_what_is_said(tmp_path, version, monkeypatc
         with pytest.raises(np.ServerUnfit, match="natsproc gate"):
             async with np.connect(server.url, creds=str(creds)):
                 pass
+
+
+async def test_the_doctor_says_how_a_narrow_credential_fares(home):
+    viewer = granted(home, "viewer", "watch,send", "job,chat/*")
+    endpoint = viewer._find()
+    found = {finding.about: finding for finding in await doctor.examine(endpoint, viewer.names, home)}
+    assert found["gate"].level == "ok"
+    assert "answers" in found["gate"].text
+    assert found["rights"].text == "viewer may watch default/job, chat/*, as its credential says"
+    assert found["clock"].level == "ok"
+    assert not [finding for finding in found.values() if finding.level == "problem"]
+    trusted = {f.about: f for f in await doctor.examine(find(), viewer.names, home)}
+    assert "answers" in trusted["gate"].text

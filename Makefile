@@ -51,4 +51,5 @@ torture: $(STAMP)
 	$(BIN)/python -m tests.torture.run --seconds $(SECONDS) --seed $(SEED)
 
 clean:
+	rm -rf web/client/node_modules web/client/dist
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache

@@ -28,6 +28,9 @@ COMMAND: Final = "command"  #: the kind of message that holds a command
 KINDS: Final = frozenset({"message", COMMAND, "eof", "keys", "resize"})
 """Of messages; those of another kind are for a newer version."""
 
+MOST: Final = 2**53 - 1
+"""No epoch, run or offset is above that: not every language has larger whole numbers."""
+
 LIFECYCLE: Final = frozenset(
     {
         "mark", "started", "restarted", "recovered", "paused", "resumed", "interrupted", "cancelled", "killed",
@@ -173,9 +176,11 @@ class Entry:
     def parse(cls, payload: bytes) -> Entry:
         """Read an entry; garbage becomes an entry that cannot count, never an exception."""
         try:
-            raw = from_json(payload)
+            raw = from_json(payload, allow_inf_nan=False)
             epoch, run, offset = raw["epoch"], raw["run"], raw.get("offset", 0)
-            if not (type(epoch) is type(run) is type(offset) is int) or epoch < 1 or offset < 0:
+            if not (type(epoch) is type(run) is type(offset) is int):
+                epoch, run, offset = map(_whole, (epoch, run, offset))
+            if not (0 < epoch <= MOST and 0 <= offset <= MOST and -MOST <= run <= MOST):
                 return UNREADABLE
             kind = raw["type"]
             if not isinstance(kind, str) or (kind == MARK) != (offset == 0):
@@ -192,6 +197,13 @@ class Entry:
         return Event(
             self.offset, self.epoch, self.run, self.time, self.type, self.data, self.cause, position, address
         )
+
+
+def _whole(number: Json) -> int:
+    """A whole number, however it is written: not every language tells 7 from 7.0. Raises: ValueError, TypeError."""
+    if type(number) not in (int, float) or number % 1 != 0:  # which an infinite one is, too
+        raise ValueError(number)
+    return int(number)
 
 
 UNREADABLE: Final = Entry(0, 0, 0, "", "unreadable", None)

@@ -69,7 +69,7 @@ def test_what_cannot_be_json_is_refused(value):
 
 
 numbers = st.integers(0, 2**63)
-positive = st.integers(1, 2**63)
+positive = st.integers(1, 2**53 - 1)
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
@@ -191,7 +191,9 @@ def test_marks_round_trip(epoch, run, nonce, node):
         b'{"epoch":0,"run":1,"offset":1,"type":"output"}',
         b'{"epoch":-5,"run":1,"offset":1,"type":"output"}',
         b'{"epoch":5,"run":1,"offset":-1,"type":"output"}',
-        b'{"epoch":5.0,"run":1,"offset":1,"type":"output"}',
+        b'{"epoch":5.5,"run":1,"offset":1,"type":"output"}',
+        b'{"epoch":9007199254740992,"run":1,"offset":1,"type":"output"}',
+        b'{"epoch":5,"run":1,"offset":1,"type":"output","data":NaN}',
         b'{"epoch":true,"run":1,"offset":1,"type":"output"}',
         b'{"epoch":"5","run":1,"offset":1,"type":"output"}',
         b'{"epoch":1e999,"run":1,"offset":1,"type":"output"}',

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import write_vectors
 
 from natsproc.errors import BadName, BadPayload
 from natsproc.protocol.messages import UNREADABLE, Cursor, Entry, Event, Notice
@@ -16,6 +17,12 @@ from natsproc.protocol.reader import AskFirst, AskLast, Read, Reader, Subscribe,
 from natsproc.protocol.records import Cut
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
+
+
+def test_those_that_models_make_are_up_to_date():
+    for name, text in write_vectors.files().items():
+        written = (VECTORS / name).read_text("utf-8")
+        assert written == text, f"{name}: run `python tests/unit/write_vectors.py`, and have clients pass it"
 
 
 def load(name: str) -> dict[str, Any]:

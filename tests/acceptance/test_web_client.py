@@ -1,0 +1,379 @@
+"""The client for browsers, in Node: the protocol's vectors, its size, and real processes over real WebSockets."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import SERVERS, binary, free_port, wait_for
+from homes import a_home, servers_of
+from webclient import CLIENT, built, in_client, node
+
+import natsproc as sdk
+from natsproc.server import embedded
+
+OWN, WHOLE = 16_000, 60_000  # bytes of our own, and with the dependency: bundled, minified and gzipped
+
+
+def test_the_vectors_of_the_protocol():
+    built()
+    in_client("--test", "test/vectors.test.js")
+
+
+@pytest.mark.parametrize(
+    ("limit", "options"), [(OWN, ["--external:@nats-io/nats-core"]), (WHOLE, [])], ids=["own", "whole"]
+)
+def test_it_stays_small(limit, options):
+    entry = built() / "index.js"
+    esbuild = CLIENT / "node_modules" / "esbuild" / "bin" / "esbuild"
+    bundle = in_client(str(esbuild), str(entry), "--bundle", "--minify", "--format=esm", *options).stdout
+    assert len(gzip.compress(bundle.encode(), 9)) <= limit
+
+
+def test_its_readme_shows_an_example_that_runs(home, tmp_path):
+    example = CLIENT / "example.mjs"
+    assert example.read_text() in (CLIENT / "README.md").read_text()
+    with owner(tmp_path, "build", TALKS):
+        said = in_client(str(example), "build", env=os.environ | {"NATSPROC_GRANT": line()}).stdout
+    assert "started" in said
+    assert "is answered { echo: 'how far?' }" in said
+    assert said.endswith("ended: interrupted\n")
+
+
+def test_installing_it_runs_nothing():
+    assert set(json.loads((CLIENT / "package.json").read_text())["scripts"]) == {"build", "test"}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, request):
+    built()
+    monkeypatch.setenv("NATSPROC_NATS_SERVER", str(binary(getattr(request, "param", None))))
+    with a_home(tmp_path / "home", monkeypatch) as home:
+        embedded.start(home)
+        yield home
+
+
+class Page:
+    """A program in Node that has a `mesh`, and `say`s lines of JSON."""
+
+    def __init__(self, folder: Path, body: str, *lines: str, **options: Any) -> None:
+        given = json.dumps({"credentials": lines[0]} | options)
+        text = f"""
+            import {{ connect }} from {json.dumps((built() / "index.js").as_uri())};
+            const say = (value) => console.log(JSON.stringify(value));
+            const failure = (error) => ({{ error: error.name, text: error.message }});
+            const lines = {json.dumps(lines)};
+            let mesh;
+            try {{
+              mesh = await connect({given});
+              {body}
+            }} catch (error) {{
+              say(failure(error));
+            }}
+            await mesh?.close();
+        """
+        self.file = folder / f"page-{time.monotonic_ns()}.mjs"
+        self.file.write_text(textwrap.dedent(text))
+        self.said: list[Any] = []
+        self._stderr = self.file.with_suffix(".stderr")
+        with self._stderr.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [node(), self.file], stdout=subprocess.PIPE, stderr=stderr, text=True
+            )
+
+    def hear(self) -> Any:
+        """What it says next."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, f"it ended:\n{self._stderr.read_text()}\nafter {self.said[-3:]}"
+        self.said.append(json.loads(line))
+        return self.said[-1]
+
+    def until(self, wanted: Any) -> Any:
+        """Go on hearing until something is said that `wanted` takes."""
+        while not wanted(said := self.hear()):
+            pass
+        return said
+
+    def rest(self) -> list[Any]:
+        """All that it says until it ends, well."""
+        assert self.process.stdout
+        self.said += map(json.loads, self.process.stdout)
+        assert self.process.wait(20) == 0, self._stderr.read_text()
+        return self.said
+
+    def __enter__(self) -> Page:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(20)
+        assert self.process.stdout
+        self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def owner(folder: Path, id: str, body: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process under `id`, whose coroutine has that body, in which `proc` is the process."""
+    script = (
+        "import asyncio, natsproc\n"
+        f"async def worker(proc):\n    print('ready', flush=True)\n{textwrap.indent(textwrap.dedent(body).strip(), '    ')}\n"
+        f"natsproc.run(worker, id={id!r}, **{options!r})\n"
+    )
+    with (folder / f"{id}.stderr").open("wb") as stderr:
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=stderr)
+    assert process.stdout
+    try:
+        assert process.stdout.readline() == b"ready\n", (folder / f"{id}.stderr").read_text()
+        yield process
+    finally:
+        process.kill()
+        process.wait(20)
+        process.stdout.close()
+
+
+TALKS = """
+    async for message in proc.inbox():
+        await proc.reply(message, {"echo": message.data})
+"""
+COUNTS = """
+    for n in range({count}):
+        await proc.emit("count", {{"n": n}})
+        await asyncio.sleep({pause})
+"""
+TAIL = "for await (const item of mesh.process('build').tail({})) say([item.kind, item.type, item.offset ?? 0, item.data]);"
+
+
+def line(*can: str, on: str = "build", **options: Any) -> str:
+    return sdk.grant("page", can or ["watch", "send", "control"], on.split(","), **options).line
+
+
+def events(said: list[Any]) -> list[int]:
+    return [offset for kind, _, offset, _ in said if kind == "event"]
+
+
+def notices(said: list[Any]) -> list[str]:
+    return [type for kind, type, _, _ in said if kind == "notice"]
+
+
+@pytest.mark.parametrize("home", SERVERS, ids=[v or "newest" for v in SERVERS], indirect=True)
+def test_a_tail_misses_and_repeats_nothing_while_the_server_is_killed(home, tmp_path):
+    count = 400
+    with (
+        owner(tmp_path, "build", COUNTS.format(count=count, pause=0.01)),
+        Page(tmp_path, TAIL, line("watch")) as page,
+    ):
+        page.until(lambda said: said[2] == 60)
+        for _ in range(2):
+            (pid,) = servers_of(home)
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda before=pid: servers_of(home) not in ([], [before]), what="another nats-server")
+            heard = len(page.said)
+            page.until(lambda _, enough=heard + 30: len(page.said) > enough)
+        said = page.rest()
+    assert events(said) == list(range(1, count + 3))
+    assert [type for kind, type, _, _ in said if kind == "event"][0 :: count + 1] == ["started", "exited"]
+    assert notices(said) == ["caught_up", "ended"]
+    assert said[-1][3] == {"run": 1, "status": "completed", "code": 0}
+
+
+def test_it_goes_on_behind_a_cursor_and_knows_one_of_another_log(home, tmp_path):
+    body = """
+      const first = mesh.process("build").tail();
+      for await (const item of first) if (item.type === "count" && item.data.n === 4) break;
+      for await (const item of mesh.process("build").tail({ after: first.cursor })) say([item.kind, item.type, item.offset ?? 0, item.data]);
+      for await (const item of mesh.process("build").tail({ after: "MS45OTk5OS43Ny4xLjc" })) say(item);
+    """
+    with (
+        owner(tmp_path, "build", COUNTS.format(count=10, pause=0.01)),
+        Page(tmp_path, body, line("watch")) as page,
+    ):
+        *said, refused = page.rest()
+    assert events(said) == list(range(7, 13))
+    assert refused["error"] == "BadPayload"
+    assert "another log" in refused["text"]
+
+
+def test_it_can_be_stopped_at_any_time(home, tmp_path):
+    body = """
+      const quiet = new AbortController();
+      setTimeout(() => quiet.abort(), 200);
+      for await (const item of mesh.process("build").tail({ signal: quiet.signal })) say(item.type);
+      const left = mesh.process("build").tail();
+      const waiting = (async () => { for await (const item of left) if (item.type === "caught_up") say("left"); })();
+      setTimeout(() => left.return(), 500);
+      await waiting;
+      say("over");
+    """
+    with owner(tmp_path, "build", TALKS), Page(tmp_path, body, line("watch")) as page:
+        assert page.rest() == ["started", "caught_up", "left", "over"]
+
+
+def test_streamed_text_comes_whole_to_a_late_joiner(home, tmp_path):
+    speak = """
+        async with proc.stream() as stream:
+            for n in range(50):
+                await stream.token(f"{n} ")
+    """
+    body = "for await (const item of mesh.process('build').tail({ compact: true })) say([item.kind, item.type, 0, item.data]);"
+    with owner(tmp_path, "build", speak) as process:
+        process.wait(30)
+        with Page(tmp_path, body, line("watch")) as page:
+            said = page.rest()
+    assert [type for _, type, _, _ in said] == ["started", "text", "exited", "caught_up", "ended"]
+    assert said[1][3]["text"] == "".join(f"{n} " for n in range(50))
+
+
+def test_it_sends_asks_and_commands_with_receipts(home, tmp_path):
+    work = """
+        answer = await proc.ask("Deploy?", choices=["yes", "no"])
+        await proc.emit("chosen", answer)
+        async for message in proc.inbox():
+            await proc.reply(message, {"echo": message.data})
+    """
+    body = """
+      const build = mesh.process("build");
+      for await (const item of build.tail()) if (item.type === "asked") break;
+      say((await build.record()).asks[0].question);
+      const verdict = ({ verb, status, sender, offset, verified }) => [verb, status, sender, offset > 0, verified];
+      say(verdict(await build.answer("maybe")));
+      say(verdict(await build.answer("yes")));
+      say(verdict(await build.answer("no")));
+      const sent = await build.send({ n: 1 }, { id: "first" });
+      say((await sent.consumed({ timeout: 10 })).when);
+      say((await build.send({ n: 1 }, { id: "first" })).duplicate);
+      say(await sent.reply({ timeout: 10 }));
+      say(await build.request(["é", null, 1.5], { timeout: 10 }));
+      say(verdict(await build.pause({ reason: "wait" })));
+      say((await build.record()).state);
+      say(verdict(await build.resume()));
+      say(verdict(await build.interrupt({ reason: "enough", message: { then: "rest" } })));
+      for await (const item of build.tail()) if (item.type === "interrupted") say(item.data);
+      while (!(await build.record()).ended) await new Promise((resolve) => setTimeout(resolve, 20));
+      say((await build.interrupt()).status);
+      say((await build.send(1).catch(failure)).error);
+    """
+    with owner(tmp_path, "build", work), Page(tmp_path, body, line()) as page:
+        said = page.rest()
+    interrupted = said.pop(-3)
+    assert said == [
+        "Deploy?",
+        ["answer", "refused", "page", True, True],
+        ["answer", "applied", "page", True, True],
+        ["answer", "too_late", "page", True, True],
+        "idle",
+        True,
+        {"echo": {"n": 1}},
+        {"echo": ["é", None, 1.5]},
+        ["pause", "applied", "page", True, True],
+        "paused",
+        ["resume", "applied", "page", True, True],
+        ["interrupt", "applied", "page", True, True],
+        "too_late",
+        "AlreadyEnded",
+    ]
+    assert (interrupted["sender"], interrupted["reason"], interrupted["message"]) == (
+        "page",
+        "enough",
+        {"then": "rest"},
+    )
+
+
+def test_what_was_not_granted_is_denied_and_said(home, tmp_path):
+    body = """
+      const other = mesh.process("other");
+      say(await mesh.process("build").send(1).catch(failure));
+      say(await mesh.process("build").interrupt().catch(failure));
+      say(await other.record().catch(failure));
+      say(await other.tail().next().catch(failure));
+      say(await mesh.list().then((found) => found.map((each) => each.address.id)));
+      say(await mesh.process("no such").record().catch(failure));
+    """
+    with owner(tmp_path, "build", TALKS), owner(tmp_path, "other", TALKS):
+        with Page(tmp_path, body, line("watch")) as page:
+            said = page.rest()
+        with Page(tmp_path, "say(1)", line("watch"), servers=f"ws://127.0.0.1:{free_port()}") as page:
+            nobody = page.rest()
+    assert [each["error"] for each in said[:4]] == ["NotAllowed"] * 4
+    assert [each["text"].split(":")[0] for each in said[:4]] == [
+        "page may not send to default/build",
+        "page may not command default/build",
+        "page may not watch default/other",
+        "page may not watch default/other",
+    ]
+    assert said[4] == ["build"]
+    assert said[5]["error"] == "BadName"
+    assert [each["error"] for each in nobody] == ["NoServer"]
+
+
+def test_a_new_credential_is_asked_for_before_the_old_one_ends(home, tmp_path):
+    lines = [line("watch", seconds=4) for _ in range(2)] + [line("watch")]
+    body = """
+      let asked = 0, lost = 0;
+      const again = await connect({ credentials: async () => lines[Math.min(asked++, 2)] });
+      again.on("down", () => lost++);
+      for await (const item of again.process("build").tail({ signal: AbortSignal.timeout(60000) })) say([item.kind, item.type, item.offset ?? 0, item.data]);
+      say([asked, lost]);
+      await again.close();
+    """
+    with owner(tmp_path, "build", COUNTS.format(count=500, pause=0.02)), Page(tmp_path, body, *lines) as page:
+        *said, (asked, lost) = page.rest()
+    assert events(said) == list(range(1, 503))
+    assert notices(said) == ["caught_up", "ended"]
+    assert asked == 3
+    assert lost == asked - 1, "the server was to put an end to none of them"
+
+
+def test_one_that_was_revoked_is_told_so(home, tmp_path):
+    with owner(tmp_path, "build", TALKS), Page(tmp_path, TAIL, line("watch")) as page:
+        page.until(lambda said: said[1] == "caught_up")
+        sdk.revoke("page")
+        assert page.rest()[-1]["error"] == "NotAllowed"
+
+
+def test_lists_and_changes_by_kind_and_label(home, tmp_path):
+    body = """
+      const brief = (each) => [each.address.id, each.state, each.kind, each.labels];
+      say((await mesh.list({ kind: "train" })).map(brief));
+      say((await mesh.list({ labels: { user: "ann" } })).map(brief));
+      say((await mesh.list({ namespace: "*" })).map((each) => each.address.id).sort());
+      for await (const { address, record } of mesh.watch({ labels: { user: "ann" } })) {
+        say([address.id, record && record.state]);
+        if (!record) break;
+        if (record.state === "running") await mesh.process(address).pause();
+        else await mesh.process(address).kill();
+      }
+      say((await mesh.list({ ended: true, kind: "train" })).map((each) => each.state));
+    """
+    with (
+        owner(tmp_path, "a", TALKS, kind="train", labels={"user": "ann"}),
+        owner(tmp_path, "b", TALKS, kind="serve"),
+        Page(tmp_path, body, line("watch", "control", on="*/*")) as page,
+    ):
+        trains, anns, everyone, *changes, ended = page.rest()
+    assert trains == anns == [["a", "running", "train", {"user": "ann"}]]
+    assert everyone == ["a", "b"]
+    assert changes == [["a", "running"], ["a", "paused"], ["a", None]]
+    assert ended == ["killed"]
+
+
+def test_an_owner_that_is_gone_and_one_that_takes_over_are_said(home, tmp_path):
+    with owner(tmp_path, "build", TALKS) as first, Page(tmp_path, TAIL, line("watch")) as page:
+        page.until(lambda said: said[1] == "caught_up")
+        first.kill()
+        assert page.until(lambda said: said[1] == "unreachable")[3]["epoch"] == 1
+        with owner(tmp_path, "build", "pass"):
+            said = page.rest()
+    assert notices(said) == ["caught_up", "unreachable", "takeover", "ended"]
+    assert events(said) == list(range(1, len(events(said)) + 1))

@@ -1,0 +1,139 @@
+/**
+ * What a stream has stored: bounded reads of a subject, and single entries. A read gives every entry up to where it
+ * was asked for, in order, or throws ReadFailed: never less in silence. Protocol: section 2.2.
+ */
+
+import type { Msg } from "@nats-io/nats-core";
+
+import { ApiError, ReadFailed, statusOf } from "./connection.js";
+import type { Connection } from "./connection.js";
+import { encode, fromBase64 } from "./messages.js";
+import type { Json } from "./messages.js";
+
+const CHUNK = 1000; // entries, or subjects, in one question
+const CHUNK_BYTES = 1024 * 1024; // dozens of them at once are below what makes a server cut a client off
+const PATIENCE_SECONDS = 5;
+const NO_MESSAGE = 10037;
+
+/** One message of a stream. */
+export interface Stored {
+  readonly position: number;
+  readonly payload: Uint8Array;
+  /** the server's clock */
+  readonly time: string;
+  readonly subject: string;
+  /** whether it says that a key holds nothing any more */
+  readonly marker: boolean;
+}
+
+const isMarker = (get: (name: string) => string): boolean => Boolean(get("Nats-Marker-Reason") || get("KV-Operation"));
+
+/** A direct get's reply; null if it is a status. A sender's own `Status` header fools nobody. */
+function entryOf(msg: Msg): Stored | null {
+  const get = (name: string): string => msg.headers?.get(name) ?? "";
+  if (!get("Nats-Sequence")) return null;
+  const [subject, time] = [get("Nats-Subject"), get("Nats-Time-Stamp")];
+  return { position: Number(get("Nats-Sequence")), payload: msg.data, time, subject, marker: isMarker(get) };
+}
+
+export class History {
+  readonly #direct: string;
+
+  constructor(
+    private readonly connection: Connection,
+    readonly stream: string,
+  ) {
+    this.#direct = `$JS.API.DIRECT.GET.${stream}`;
+  }
+
+  /** A subject's last entry, as some replica knows it. */
+  async last(subject: string): Promise<Stored | null> {
+    return entryOf(await this.connection.request(`${this.#direct}.${subject}`, new Uint8Array()));
+  }
+
+  /** The last entries of many literal subjects. */
+  async lastOf(subjects: readonly string[]): Promise<Map<string, Stored>> {
+    const found = new Map<string, Stored>();
+    for (let start = 0; start < subjects.length; start += CHUNK) {
+      const body = { multi_last: subjects.slice(start, start + CHUNK), max_bytes: CHUNK_BYTES };
+      for (let [pending, behind] = [1, 0]; pending > 0; ) {
+        const batch = await this.#batch(behind ? { ...body, seq: behind + 1 } : body);
+        for (const entry of batch.entries) found.set(entry.subject, entry);
+        pending = batch.pending;
+        behind = batch.entries.at(-1)?.position ?? 0;
+      }
+    }
+    return found;
+  }
+
+  /** What was stored last for anybody, not what a replica knows; wildcards may be used. */
+  lastFromLeader(subject: string): Promise<Stored | null> {
+    return this.#fromLeader({ last_by_subj: subject });
+  }
+
+  firstFromLeader(subject: string, at = 1): Promise<Stored | null> {
+    return this.#fromLeader({ seq: Math.max(at, 1), next_by_subj: subject });
+  }
+
+  async #fromLeader(body: Json): Promise<Stored | null> {
+    try {
+      const { message } = await this.connection.api(`STREAM.MSG.GET.${this.stream}`, body);
+      const { seq, data = "", hdrs = "", time, subject } = message;
+      const block = new TextDecoder().decode(fromBase64(hdrs));
+      const get = (name: string): string => new RegExp(`\\r\\n${name}: *(.*)\\r`).exec(block)?.[1] ?? "";
+      return { position: seq, payload: fromBase64(data), time, subject, marker: isMarker(get) };
+    } catch (error) {
+      if (error instanceof ApiError && error.errCode === NO_MESSAGE) return null;
+      throw error;
+    }
+  }
+
+  /** The server's clock. */
+  async now(): Promise<string> {
+    return (await this.connection.api(`STREAM.INFO.${this.stream}`)).ts;
+  }
+
+  /**
+   * Give a subject's entries behind position `after` up to `upto`, or to the last one at the time of the call, in
+   * order and complete, in lists.
+   */
+  async *read(subject: string, after = 0, upto?: number): AsyncGenerator<Stored[], void> {
+    const end = upto ?? (await this.lastFromLeader(subject))?.position ?? 0;
+    while (after < end) {
+      const body = { seq: after + 1, next_by_subj: subject, batch: CHUNK, max_bytes: CHUNK_BYTES };
+      const { entries, pending } = await this.#batch(body);
+      const wanted = entries.filter((entry) => entry.position <= end);
+      const last = wanted.at(-1);
+      if (last) {
+        after = last.position;
+        yield wanted;
+      }
+      if (wanted.length < entries.length) return;
+      if (!pending) break;
+    }
+    if (after >= end) return;
+    // A replica knew of no more entries: the leader knows whether there are any.
+    const missing = await this.firstFromLeader(subject, after + 1);
+    if (missing && missing.position <= end) throw new ReadFailed(`${this.stream}: a replica lacks position ${missing.position}`);
+  }
+
+  async #batch(body: Json): Promise<{ entries: Stored[]; pending: number }> {
+    const entries: Stored[] = [];
+    const asked = this.connection.ask(this.#direct, encode(body), { node: true });
+    try {
+      for (;;) {
+        const msg = await asked.take(PATIENCE_SECONDS);
+        const entry = entryOf(msg);
+        const status = entry ? 0 : statusOf(msg);
+        if (status === 404) return { entries: [], pending: 0 };
+        if (!entry && status !== 204) throw new ReadFailed(`${this.stream}: ${msg.headers?.status} is not understood`);
+        const before = Number(msg.headers?.get("Nats-Last-Sequence"));
+        if (before !== (entries.at(-1)?.position ?? 0)) throw new ReadFailed(`${this.stream}: an entry was lost on the way`);
+        if (!entry) return { entries, pending: Number(msg.headers?.get("Nats-Num-Pending")) };
+        entries.push(entry);
+      }
+    } finally {
+      asked.close();
+    }
+  }
+}

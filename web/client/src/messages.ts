@@ -1,0 +1,252 @@
+/** What goes over the wire. Protocol: sections 2, 3 and 5. Unknown fields are ignored, never an error. */
+
+import { BadPayload } from "./errors.js";
+import type { Address } from "./names.js";
+
+/** Anything that JSON can say: whoever reads it knows what it is. */
+export type Json = any;
+
+type Fields = Record<string, Json>;
+
+const DEEP = 200; // levels that every language reads
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Write JSON as bytes. Throws: BadPayload for what JSON cannot say. */
+export function encode(value: Json, what = "data"): Uint8Array {
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+    if (text !== undefined) checkJson(text);
+  } catch (error) {
+    throw new BadPayload(`${what} cannot be sent as JSON: ${(error as Error).message}`);
+  }
+  if (text === undefined) throw new BadPayload(`${what} cannot be sent as JSON: it is ${typeof value}`);
+  return encoder.encode(text);
+}
+
+/** Read JSON, as strictly as every other reader does. Throws: BadPayload. */
+export function decode(payload: Uint8Array, what = "message"): Json {
+  try {
+    return parseJson(decoder.decode(payload));
+  } catch (error) {
+    throw new BadPayload(`${what} is not JSON: ${(error as Error).message}`);
+  }
+}
+
+/** Read a JSON object. Throws: BadPayload. */
+export function decodeObject(payload: Uint8Array, what = "message"): Fields {
+  const value = decode(payload, what);
+  if (!isObject(value)) throw new BadPayload(`${what} is not a JSON object`);
+  return value;
+}
+
+export function isObject(value: Json): value is Fields {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function parseJson(text: string): Json {
+  const value = JSON.parse(text);
+  checkJson(text);
+  return value;
+}
+
+/** JavaScript reads halves of surrogate pairs and any depth; others don't, and all have to agree on what counts. */
+function checkJson(text: string): void {
+  if (/\\u[dD][89a-fA-F]/.test(text)) {
+    JSON.parse(text, (key, value: Json) => {
+      if (isBroken(key) || (typeof value === "string" && isBroken(value))) throw new Error("half a character");
+      return value;
+    });
+  }
+  if (/\d{4301}/.test(text.replace(/"([^"\\]|\\.)*"/g, ""))) throw new Error("too long a number");
+  if ((text.match(/[[{]/g)?.length ?? 0) > DEEP && isTooDeep(JSON.parse(text))) throw new Error("too deep");
+}
+
+function isBroken(text: string): boolean {
+  return /\p{Surrogate}/u.test(text);
+}
+
+/** Whether there is anything inside of what is nested that deep. */
+function isTooDeep(value: Json): boolean {
+  let level = [value];
+  for (let n = 0; n <= DEEP && level.length; n++) {
+    level = level.filter((v) => typeof v === "object" && v !== null).flatMap(Object.values);
+  }
+  return level.length > 0;
+}
+
+export function toBase64(text: string): string {
+  const bytes = encoder.encode(text);
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+}
+
+/** Read base64, URL-safe or not, with or without padding. Throws: an error of the runtime. */
+export function fromBase64(text: string): Uint8Array {
+  return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
+}
+
+/** From where a tail goes on: the entry shown last. Its text is opaque to everyone else. Protocol: section 2.3. */
+export class Cursor {
+  constructor(
+    readonly position: number,
+    readonly epoch: number,
+    readonly run: number,
+    readonly offset: number,
+  ) {}
+
+  toString(): string {
+    return toBase64(`1.${this.position}.${this.epoch}.${this.run}.${this.offset}`);
+  }
+
+  /** Read what `toString` wrote. Throws: BadPayload. */
+  static parse(text: string): Cursor {
+    let raw = "";
+    try {
+      raw = new TextDecoder().decode(fromBase64(text));
+    } catch {
+      // said below
+    }
+    const found = /^1\.(\d+)\.(\d+)\.(\d+)\.(\d+)$/.exec(raw);
+    if (!found) throw new BadPayload(`${JSON.stringify(text.slice(0, 40))} is not a cursor`);
+    const [position = 0, epoch = 0, run = 0, offset = 0] = found.slice(1).map(Number);
+    return new Cursor(position, epoch, run, offset);
+  }
+}
+
+/** One entry of a process's log that counts. */
+export class ProcessEvent {
+  readonly kind = "event";
+
+  constructor(
+    /** 1, 2, 3 … without holes, across epochs and runs */
+    readonly offset: number,
+    readonly epoch: number,
+    readonly run: number,
+    /** the owner's clock, RFC 3339 */
+    readonly time: string,
+    readonly type: string,
+    readonly data: Json,
+    /** id of the command or message that led to it */
+    readonly cause: Json,
+    /** sequence in the event stream */
+    readonly position: number,
+    readonly address?: Address,
+  ) {}
+
+  /** With what a tail goes on behind this event. */
+  get cursor(): string {
+    return String(new Cursor(this.position, this.epoch, this.run, this.offset));
+  }
+
+  /** The form that `natsproc tail -o json` prints. */
+  toJSON(): Fields {
+    const { offset, epoch, run, time, type, data, cause, cursor } = this;
+    return { offset, epoch, run, time, type, data, ...(cause === null ? {} : { cause }), cursor };
+  }
+}
+
+export type NoticeType = "gap" | "takeover" | "caught_up" | "unreachable" | "ended";
+
+/** What the reader itself has to say: never stored, never numbered. Protocol: section 2.4. */
+export class Notice {
+  readonly kind = "notice";
+
+  constructor(
+    readonly type: NoticeType,
+    readonly data: Fields = {},
+    readonly address?: Address,
+    /** of the event before it */
+    readonly cursor = "",
+  ) {}
+
+  toJSON(): Fields {
+    return { type: this.type, data: this.data, cursor: this.cursor };
+  }
+}
+
+export type Item = ProcessEvent | Notice;
+
+/** One stored message on an events subject, before anyone decided whether it counts. A mark has offset 0. */
+export class Entry {
+  constructor(
+    readonly epoch: number,
+    readonly run: number,
+    readonly offset: number,
+    readonly time: string,
+    readonly type: string,
+    readonly data: Json,
+    readonly cause: Json = null,
+  ) {}
+
+  /** Read an entry; garbage becomes one that cannot count, never an error. */
+  static parse(payload: Uint8Array): Entry {
+    let raw: Json;
+    try {
+      raw = parseJson(decoder.decode(payload));
+    } catch {
+      return UNREADABLE;
+    }
+    if (!isObject(raw)) return UNREADABLE;
+    const { epoch, run, offset = 0, time = "", type, data = null, cause = null } = raw;
+    // beyond 2^53 numbers would not be the same for all: nobody gets there
+    if (![epoch, run, offset].every(Number.isSafeInteger) || epoch < 1 || offset < 0) return UNREADABLE;
+    if (typeof type !== "string" || (type === "mark") !== (offset === 0)) return UNREADABLE;
+    return new Entry(epoch, run, offset, String(time), type, data, cause);
+  }
+
+  get isMark(): boolean {
+    return this.type === "mark";
+  }
+
+  event(position: number, address?: Address): ProcessEvent {
+    const { offset, epoch, run, time, type, data, cause } = this;
+    return new ProcessEvent(offset, epoch, run, time, type, data, cause, position, address);
+  }
+}
+
+export const UNREADABLE = new Entry(0, 0, 0, "", "unreadable", null);
+
+export type Status = "accepted" | "applied" | "refused" | "too_late" | "unconfirmed";
+
+/** The answer to a command: what became of it. Protocol: section 5. */
+export interface Receipt {
+  readonly command: string;
+  readonly verb: string;
+  readonly status: Status;
+  /** for people: why it was refused or too late, or what is not certain */
+  readonly why: string;
+  /** as whom the owner saw the controller */
+  readonly sender: string;
+  readonly node: string;
+  readonly epoch: number;
+  /** the event that records it; 0 where the log need not know */
+  readonly offset: number;
+  readonly data: Fields;
+  /** whether the server holds senders to their names, as far as the owner knows */
+  readonly verified: boolean;
+}
+
+/** Read a receipt; a status of a newer version counts as `refused`. Throws: BadPayload. */
+export function parseReceipt(payload: Uint8Array): Receipt {
+  const raw = decodeObject(payload, "receipt");
+  const { command, verb, status } = raw;
+  if (command === undefined || verb === undefined || status === undefined) throw new BadPayload("receipt is not one of ours");
+  const none = { why: "", sender: "", node: "", epoch: 0, offset: 0, data: {}, verified: true };
+  const known = ["accepted", "applied", "refused", "too_late", "unconfirmed"].includes(status);
+  return { ...none, ...(raw as Json), ...(known ? {} : { status: "refused", why: `unknown status '${status}'` }) };
+}
+
+/** What a controller asks of an owner; the fields of each verb are those of section 5. */
+export interface Command {
+  readonly id: string;
+  readonly verb: string;
+  readonly reason?: string;
+  readonly message?: Json;
+  readonly epoch?: number;
+  readonly turn?: number;
+  readonly hard?: boolean;
+  /** seconds between asking and forcing */
+  readonly grace?: number;
+  readonly data?: Fields;
+}

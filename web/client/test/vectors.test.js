@@ -1,0 +1,184 @@
+// The vectors in tests/vectors, which clients in every language have to pass.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { Compact } from "../dist/compact.js";
+import { BadName, BadPayload } from "../dist/errors.js";
+import { gateSubject, isStored } from "../dist/gate.js";
+import { Cursor, Entry, Notice, parseReceipt, ProcessEvent, UNREADABLE } from "../dist/messages.js";
+import { Address, checkName, Names, replyIsClients } from "../dist/names.js";
+import { Fold } from "../dist/ownership.js";
+import { Reader } from "../dist/reader.js";
+import { parseClaim, parseRecord, toCut } from "../dist/records.js";
+
+const FOLDER = process.env.VECTORS ?? new URL("../../../tests/vectors", import.meta.url).pathname;
+const load = (name) => JSON.parse(readFileSync(`${FOLDER}/${name}.json`, "utf8"));
+const bytes = (text) => new TextEncoder().encode(text);
+const plain = (value) => JSON.parse(JSON.stringify(value));
+
+function entry([epoch, offset, run = 1, type = "output"]) {
+  if (!epoch) return UNREADABLE;
+  if (!offset) return new Entry(epoch, run, 0, "", "mark", { node: `node-${epoch}` });
+  return new Entry(epoch, run, offset, "", type, null);
+}
+
+function started({ cuts = [], cursor, ...others }) {
+  return { ...others, cuts: cuts.map(toCut), ...(cursor ? { cursor: new Cursor(...cursor) } : {}) };
+}
+
+test("names, addresses, subjects, streams and replies", () => {
+  const vectors = load("names");
+  for (const name of vectors.names.valid) assert.equal(checkName(name), name);
+  for (const name of vectors.names.invalid) assert.throws(() => checkName(name), BadName, name);
+  for (const { text, namespace, id, written } of vectors.addresses.valid) {
+    const address = Address.parse(text);
+    assert.deepEqual([address.namespace, address.id, String(address)], [namespace, id, written]);
+  }
+  for (const text of vectors.addresses.invalid) assert.throws(() => Address.parse(text), BadName, text);
+  for (const { prefix, address, sender, key, ...subjects } of vectors.subjects) {
+    const [names, process] = [new Names(prefix), Address.parse(address)];
+    assert.equal(process.key, key);
+    for (const kind of ["events", "live", "record"]) assert.equal(names.of(process, kind), subjects[kind]);
+    for (const kind of ["inbox", "delivered", "control"]) assert.equal(names.by(process, kind, sender), subjects[kind]);
+  }
+  for (const { prefix, event_stream, inbox_stream, ...buckets } of vectors.meshes) {
+    const names = new Names(prefix);
+    assert.deepEqual([names.eventStream, names.inboxStream], [event_stream, inbox_stream]);
+    for (const [name, bucket] of Object.entries(buckets)) assert.equal(names[name], bucket);
+  }
+  const { sender, answered, refused } = vectors.replies;
+  assert.ok(answered.every((reply) => replyIsClients(reply, sender)));
+  for (const reply of refused) assert.ok(!replyIsClients(reply, sender), reply);
+});
+
+test("cursors", () => {
+  const vectors = load("cursors");
+  for (const { text, position, epoch, run, offset } of vectors.valid) {
+    const cursor = new Cursor(position, epoch, run, offset);
+    assert.deepEqual(Cursor.parse(text), cursor);
+    assert.equal(String(cursor), text);
+  }
+  for (const text of vectors.invalid) assert.throws(() => Cursor.parse(text), BadPayload, text);
+});
+
+test("entries of a log, and the lines that are printed of them", () => {
+  const vectors = load("events");
+  for (const { payload, base64, entry } of [...vectors.entries, ...load("payloads").entries]) {
+    const raw = base64 === undefined ? bytes(payload) : Buffer.from(base64, "base64");
+    const found = Entry.parse(raw);
+    assert.deepEqual(found === UNREADABLE ? null : plain(found), entry, payload ?? base64);
+  }
+  for (const { position, payload, line } of vectors.lines) {
+    assert.deepEqual(plain(Entry.parse(bytes(payload)).event(position)), line);
+  }
+});
+
+function follow(fold, step, name) {
+  if (!Array.isArray(step)) return fold.refresh(step.refresh.map(toCut), step.trimmed ?? false);
+  const [position, what, verdict] = step;
+  return assert.equal(fold.feed(position, entry(what)), verdict, `${name}: ${JSON.stringify(step)}`);
+}
+
+for (const file of ["fold", "folds"]) {
+  test(`which entries count: ${file}.json`, () => {
+    for (const { name, start, steps, missing, next, cuts } of load(file).cases) {
+      const { cuts: known, ...where } = started(start);
+      const fold = new Fold(known, where);
+      for (const step of steps) follow(fold, step, name);
+      assert.deepEqual(fold.missing, missing ?? null, name);
+      assert.equal(fold.nextOffset, next, name);
+      if (cuts) assert.deepEqual(fold.cuts.map((c) => [c.epoch, c.run, c.offset, c.position]), cuts, name);
+    }
+  });
+}
+
+function act(reader, step) {
+  const [[name, given]] = Object.entries(step);
+  switch (name) {
+    case "start":
+      return reader.start();
+    case "history":
+      return reader.history(given[0], entry(given[1]));
+    case "history_end":
+      return reader.historyEnd();
+    case "history_failed":
+      return reader.historyFailed();
+    case "live":
+      return reader.live(given[0], given[1], entry(given[2]));
+    case "first":
+      return reader.first(given[0], given[1].map(toCut), given[2]);
+    case "last":
+      return reader.last(given);
+    case "reconnected":
+      return reader.reconnected();
+    case "overflowed":
+      return reader.overflowed();
+    default:
+      throw new Error(name);
+  }
+}
+
+function written(action) {
+  if (action.kind === "event") return ["show", action.offset];
+  if (action.kind === "notice") return ["say", action.type, action.data];
+  return action.kind === "read" ? ["read", action.after] : [action.kind];
+}
+
+for (const file of ["reader", "readers"]) {
+  test(`the reader as a state machine: ${file}.json`, () => {
+    for (const { name, start, steps, refused } of load(file).cases) {
+      if (refused) {
+        assert.throws(() => new Reader(started(start)), BadPayload, name);
+        continue;
+      }
+      const reader = new Reader(started(start));
+      for (const { then, ...step } of steps) {
+        const about = `${name}: ${JSON.stringify(step)}`;
+        if (then[0]?.[0] === "refuse") assert.throws(() => act(reader, step), BadPayload, about);
+        else assert.deepEqual(act(reader, step).map(written), then, about);
+      }
+    }
+  });
+}
+
+test("compact", () => {
+  for (const { name, limit, steps } of load("compact").cases) {
+    const compact = new Compact(limit);
+    for (const [given, shown] of steps) {
+      const item =
+        typeof given === "string"
+          ? new Notice(given)
+          : new ProcessEvent(given[0], 5, 1, "", given[1], given[2], null, given[0]);
+      const found = given === "flush" ? compact.flush() : compact.feed(item);
+      assert.deepEqual(found.map((one) => (one.kind === "event" ? one.offset : one.type)), shown, name);
+    }
+  }
+});
+
+test("receipts, claims and records", () => {
+  const parse = { receipts: parseReceipt, claims: (raw) => parseClaim(raw, 77), records: parseRecord };
+  const vectors = load("records");
+  for (const [kind, read] of Object.entries(parse)) {
+    for (const { payload, value } of vectors[kind]) {
+      if (value === null) assert.throws(() => read(bytes(payload)), BadPayload, payload);
+      else assert.deepEqual(brief(kind, read(bytes(payload)), value), value, payload);
+    }
+  }
+});
+
+function brief(kind, { address, cuts, ...value }, expected) {
+  if (kind === "claims") return { ...value, cuts: cuts.map((c) => [c.epoch, c.run, c.offset, c.position]) };
+  const found = plain({ ...value, ...(address ?? {}) });
+  return Object.fromEntries(Object.entries(found).filter(([name]) => name in expected)); // what else is there is kept
+}
+
+test("where the gate is asked", () => {
+  for (const { prefix, sender, target, payload, stored, asked } of load("gate").cases) {
+    const names = new Names(prefix);
+    assert.equal(isStored(names, target), stored, target);
+    // what owners ask, and what nobody may, this client does not ask: the gate would refuse it
+    if (asked === null || asked.split(".")[3] === "own") continue;
+    assert.equal(gateSubject(names, sender, target, bytes(payload)), asked, target);
+  }
+});

@@ -57,7 +57,7 @@ export class Mesh {
   async check(): Promise<void> {
     const { connection } = this;
     try {
-      await connection.insist(() => connection.api(`STREAM.INFO.${connection.names.eventStream}`), GATE_SECONDS);
+      await connection.insist(() => connection.api(`STREAM.INFO.${connection.names.store("EVENTS")}`), GATE_SECONDS);
     } catch (error) {
       if (error instanceof NotAllowed) return; // one that may not even watch
       await this.close();

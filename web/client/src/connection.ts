@@ -59,7 +59,7 @@ export class ReadFailed extends NatsprocError {
 
 /** Whether what is wrong passes by itself, as a lost connection or a missing leader. */
 export function passes(error: unknown): boolean {
-  if (error instanceof ApiError) return error.code === 503;
+  if (error instanceof ApiError) return error.code === 503 || UNDER_WAY.includes(error.errCode);
   return [NoServer, ServerUnfit, TimedOut, NoResponders, ReadFailed].some((kind) => error instanceof kind);
 }
 
@@ -149,10 +149,6 @@ export class Connection {
     return this.#up;
   }
 
-  get url(): string {
-    return this.#nc.getServer();
-  }
-
   #dial(servers: string[]): Promise<NatsConnection> {
     return wsconnect({
       servers,
@@ -231,7 +227,7 @@ export class Connection {
   #lost(): void {
     this.#up = false;
     for (const { tell, subject } of [...this.#waiting.values()]) {
-      tell(new NoServer(`the connection to ${this.url} was lost before ${subject} was answered`));
+      tell(new NoServer(`the connection was lost before ${subject} was answered`));
     }
     for (const hook of [...this.#hooks.down]) hook();
   }
@@ -262,23 +258,10 @@ export class Connection {
     if (this.#why) throw this.#why;
   }
 
-  /** Return when there is a connection. Throws: as `check`. */
-  async up(): Promise<void> {
-    while (!this.#up && !this.#why) {
-      await new Promise<void>((resolve) => {
-        const forget = this.on("up", () => {
-          forget();
-          resolve();
-        });
-      });
-    }
-    this.check();
-  }
-
   /** Publish, without waiting for anything; returns where. Throws: NoServer, NotAllowed, TooLarge, Closed. */
   publish(subject: string, payload: Uint8Array, { reply, headers = {} }: { reply?: string; headers?: Headers } = {}): string {
     this.check();
-    if (!this.#up) throw new NoServer(`there is no connection to ${this.url}`);
+    if (!this.#up) throw new NoServer("the connection was lost, and is not back yet");
     const limit = (this.#nc.info?.max_payload ?? 1 << 20) - 512;
     if (payload.length > limit) throw new TooLarge(`${payload.length} bytes are more than the server takes (${limit})`);
     let where = subject;
@@ -359,15 +342,9 @@ export class Connection {
 
   /** Store one message and return its acknowledgement. Throws: ApiError, and what `request` does. */
   async store(subject: string, payload: Uint8Array, headers: Headers): Promise<Fields> {
-    for (const until = clock() + REQUEST_SECONDS; ; await sleep(RETRY_SECONDS)) {
-      try {
-        const answer = answered(subject, await this.request(subject, payload, headers));
-        if ("seq" in answer) return answer;
-        throw new TimedOut(`${subject}: the stream gave no acknowledgement (no leader?)`);
-      } catch (error) {
-        if (!(error instanceof ApiError && UNDER_WAY.includes(error.errCode) && clock() < until)) throw error;
-      }
-    }
+    const answer = answered(subject, await this.request(subject, payload, headers));
+    if ("seq" in answer) return answer;
+    throw new TimedOut(`${subject}: the stream gave no acknowledgement (no leader?)`);
   }
 
   /** Call until it works, as long as what is wrong passes by itself. */

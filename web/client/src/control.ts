@@ -27,20 +27,18 @@ export async function send(connection: Connection, address: Address, command: Co
       return await exchange(connection, subject, command.id, payload, until, asked);
     } catch (error) {
       if (error instanceof TimedOut || (passes(error) && clock() > until)) break;
-      if (error instanceof NoServer) {
-        silent = 0;
-        await Promise.race([connection.up(), sleep(Math.max(0, until - clock()))]);
-      } else if (error instanceof NoResponders) {
+      if (error instanceof NoServer) silent = 0;
+      else if (error instanceof NoResponders) {
         silent ||= clock();
         const late = await tooLate(connection, address, command);
         if (late) return late;
         if (clock() - silent > BACK_SECONDS) throw new Unreachable(`the node of ${address} does not answer: it is gone or cut off`);
-        await sleep(RETRY_SECONDS);
       } else throw error;
+      await sleep(RETRY_SECONDS);
     }
   }
   if (asked.receipt) return { ...asked.receipt, why: `not applied within ${timeout} s; it stays valid` };
-  if (!connection.connected) throw new NoServer(`the connection to ${connection.url} was lost, and did not return in ${timeout} s`);
+  if (!connection.connected) throw new NoServer(`the connection was lost, and did not return in ${timeout} s`);
   throw new Unreachable(`the node of ${address} did not answer '${command.verb}' within ${timeout} s: it is overloaded, stopped or cut off`);
 }
 

@@ -24,9 +24,9 @@ function scope(names: Names, target: string, payload: Uint8Array): string {
   const [, verb, subject] = /^\$JS\.API\.(DIRECT\.GET|STREAM\.\w+\.?GET|STREAM\.INFO)\.[^.]+\.?(.*)/.exec(target) ?? [];
   if (!verb) return `${target.split(".", 3).slice(1).join(".")}.${isHeld(payload) ? "hold" : "send"}`;
   const { next_by_subj: next, last_by_subj: last, multi_last: many } = payload.length ? decodeObject(payload) : {};
-  const places: string[][] = (many ?? [subject || (next ?? last ?? `$KV.${names.leases}.*`)]).map((one: string) => {
+  const places: string[][] = (many ?? [subject || (next ?? last ?? `$KV.${names.store("LEASES")}.*`)]).map((one: string) => {
     const [first, second = "", ...others] = one.split(".");
-    return first !== "$KV" ? [second, others[0]!] : second === names.leases ? ["_nodes", others[0]!] : others;
+    return first !== "$KV" ? [second, others[0]!] : second === names.store("LEASES") ? ["_nodes", others[0]!] : others;
   });
   // one process's, a namespace's, or the mesh's
   const common = (index: number): string => {

@@ -10,7 +10,7 @@ import type { Connection } from "./connection.js";
 import { encode, fromBase64 } from "./messages.js";
 import type { Json } from "./messages.js";
 
-const CHUNK = 1000; // entries, or subjects, in one question
+const CHUNK = 1000; // entries in one question
 const CHUNK_BYTES = 1024 * 1024; // dozens of them at once are below what makes a server cut a client off
 const PATIENCE_SECONDS = 5;
 const NO_MESSAGE = 10037;
@@ -36,6 +36,11 @@ function entryOf(msg: Msg): Stored | null {
   return { position: Number(get("Nats-Sequence")), payload: msg.data, time, subject, marker: isMarker(get) };
 }
 
+/** The history of a bucket, by its name without the mesh's. */
+export function bucket(connection: Connection, name: string): History {
+  return new History(connection, `KV_${connection.names.store(name)}`);
+}
+
 export class History {
   readonly #direct: string;
 
@@ -49,21 +54,6 @@ export class History {
   /** A subject's last entry, as some replica knows it. */
   async last(subject: string): Promise<Stored | null> {
     return entryOf(await this.connection.request(`${this.#direct}.${subject}`, new Uint8Array()));
-  }
-
-  /** The last entries of many literal subjects. */
-  async lastOf(subjects: readonly string[]): Promise<Map<string, Stored>> {
-    const found = new Map<string, Stored>();
-    for (let start = 0; start < subjects.length; start += CHUNK) {
-      const body = { multi_last: subjects.slice(start, start + CHUNK), max_bytes: CHUNK_BYTES };
-      for (let [pending, behind] = [1, 0]; pending > 0; ) {
-        const batch = await this.#batch(behind ? { ...body, seq: behind + 1 } : body);
-        for (const entry of batch.entries) found.set(entry.subject, entry);
-        pending = batch.pending;
-        behind = batch.entries.at(-1)?.position ?? 0;
-      }
-    }
-    return found;
   }
 
   /** What was stored last for anybody, not what a replica knows; wildcards may be used. */
@@ -86,6 +76,12 @@ export class History {
       if (error instanceof ApiError && error.errCode === NO_MESSAGE) return null;
       throw error;
     }
+  }
+
+  /** The last entry of a bucket's key, as some replica knows it, or its leader; markers, too. */
+  get(key: string, leader = false): Promise<Stored | null> {
+    const subject = `$${this.stream.replace("_", ".")}.${key}`;
+    return leader ? this.lastFromLeader(subject) : this.last(subject);
   }
 
   /** The server's clock. */

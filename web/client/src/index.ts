@@ -3,8 +3,7 @@
 export { connect, Mesh } from "./connect.js";
 export type { ConnectOptions, ProcessInfo, Selection } from "./connect.js";
 export * from "./errors.js";
-export { Cursor, Notice, ProcessEvent } from "./messages.js";
-export type { Item, Json, NoticeType, Receipt, Status } from "./messages.js";
+export type { Item, Json, Notice, NoticeType, ProcessEvent, Receipt, Status } from "./messages.js";
 export { Address } from "./names.js";
 export { ProcessHandle } from "./process.js";
 export type { CommandOptions, InterruptOptions } from "./process.js";

@@ -3,10 +3,11 @@
 import type { Connection } from "./connection.js";
 import { send } from "./control.js";
 import { Closed, NotAllowed } from "./errors.js";
-import { History } from "./history.js";
+import { bucket } from "./history.js";
 import type { Stored } from "./history.js";
-import { decodeObject, Notice } from "./messages.js";
-import { isName, newToken, sanitize } from "./names.js";
+import { decodeObject, notice } from "./messages.js";
+import type { Notice } from "./messages.js";
+import { isName, newToken } from "./names.js";
 import type { Address } from "./names.js";
 import { recordAt } from "./registry.js";
 import { recordOf } from "./records.js";
@@ -44,18 +45,16 @@ function saysGoodbye(payload: Uint8Array): boolean {
 
 /** Which of these nodes hold no lease. */
 export async function nodesGone(connection: Connection, nodes: ReadonlySet<string>): Promise<Map<string, Gone>> {
-  const { leases } = connection.names;
-  const history = new History(connection, `KV_${leases}`);
-  const subject = (node: string): string => `$KV.${leases}.${node}`;
-  const known = [...nodes].filter(isName); // what cannot be a node holds none
-  const [now, last] = await Promise.all([history.now(), history.lastOf(known.map(subject))]);
+  const leases = bucket(connection, "LEASES");
+  const now = await leases.now();
   const gone = new Map<string, Gone>();
-  for (const node of nodes) {
-    // unknown to the replica that answered: the leader knows
-    const entry = isName(node) ? (last.get(subject(node)) ?? (await history.lastFromLeader(subject(node)))) : null;
+  const look = async (node: string): Promise<void> => {
+    // what cannot be a node holds none; what is unknown to the replica that answers, the leader may know
+    const entry = isName(node) ? ((await leases.get(node)) ?? (await leases.get(node, true))) : null;
     const found = goneBy(entry, now);
     if (found) gone.set(node, found);
-  }
+  };
+  await Promise.all([...nodes].map(look));
   return gone;
 }
 
@@ -84,7 +83,7 @@ export async function unreachableAmong(connection: Connection, records: readonly
 }
 
 /** Tell each time that the owner of a process has gone without ending its run; returns how to stop that. */
-export function watchOwner(connection: Connection, address: Address, tell: (notice: Notice) => void): () => void {
+export function watchOwner(connection: Connection, address: Address, tell: (said: Notice) => void): () => void {
   const look = new Signal();
   let stopped = false;
   let back = false;
@@ -109,13 +108,12 @@ export function watchOwner(connection: Connection, address: Address, tell: (noti
       // of other nodes, who may be many, nothing is heard
       forgetLease();
       watched = record.node;
-      const lease = connection.names.lease(sanitize(watched, "node"));
-      forgetLease = connection.subscribe(lease, (msg) => !msg.data.length && look.set());
+      if (isName(watched)) forgetLease = connection.subscribe(connection.names.lease(watched), (msg) => !msg.data.length && look.set());
     }
     const gone = await nodesGone(connection, new Set([record.node]));
     if (!gone.size || !(await isLost(connection, record)) || stopped) return;
     said = `${record.node} ${record.epoch}`;
-    tell(new Notice("unreachable", { node: record.node, epoch: record.epoch }, address));
+    tell(notice("unreachable", { node: record.node, epoch: record.epoch }, address));
   }
 
   async function run(): Promise<void> {

@@ -86,126 +86,101 @@ export function fromBase64(text: string): Uint8Array {
   return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
 }
 
-/** From where a tail goes on: the entry shown last. Its text is opaque to everyone else. Protocol: section 2.3. */
-export class Cursor {
-  constructor(
-    readonly position: number,
-    readonly epoch: number,
-    readonly run: number,
-    readonly offset: number,
-  ) {}
+/** From where a tail goes on: the entry shown last. An event is one itself. Protocol: section 2.3. */
+export interface Cursor {
+  readonly position: number;
+  readonly epoch: number;
+  readonly run: number;
+  readonly offset: number;
+}
 
-  toString(): string {
-    return toBase64(`1.${this.position}.${this.epoch}.${this.run}.${this.offset}`);
-  }
+/** The text of a cursor; it is opaque to everyone else. */
+export function cursorText({ position, epoch, run, offset }: Cursor): string {
+  return toBase64(`1.${position}.${epoch}.${run}.${offset}`);
+}
 
-  /** Read what `toString` wrote. Throws: BadPayload. */
-  static parse(text: string): Cursor {
-    let raw = "";
-    try {
-      raw = new TextDecoder().decode(fromBase64(text));
-    } catch {
-      // said below
-    }
-    const found = /^1\.(\d+)\.(\d+)\.(\d+)\.(\d+)$/.exec(raw);
-    if (!found) throw new BadPayload(`${JSON.stringify(text.slice(0, 40))} is not a cursor`);
-    const [position = 0, epoch = 0, run = 0, offset = 0] = found.slice(1).map(Number);
-    return new Cursor(position, epoch, run, offset);
+/** Read such a text. Throws: BadPayload. */
+export function parseCursor(text: string): Cursor {
+  let raw = "";
+  try {
+    raw = new TextDecoder().decode(fromBase64(text));
+  } catch {
+    // said below
   }
+  const [, position = "", epoch = "", run = "", offset = ""] = /^1\.(\d+)\.(\d+)\.(\d+)\.(\d+)$/.exec(raw) ?? [];
+  if (!position) throw new BadPayload(`${JSON.stringify(text.slice(0, 40))} is not a cursor`);
+  return { position: +position, epoch: +epoch, run: +run, offset: +offset };
+}
+
+/** One stored message on an events subject, before anyone decided whether it counts. A mark has offset 0. */
+export interface Entry {
+  readonly epoch: number;
+  readonly run: number;
+  /** 1, 2, 3 … without holes, across epochs and runs */
+  readonly offset: number;
+  /** the owner's clock, RFC 3339 */
+  readonly time: string;
+  readonly type: string;
+  readonly data: Json;
+  /** id of the command or message that led to it */
+  readonly cause: Json;
+}
+
+export const UNREADABLE: Entry = { epoch: 0, run: 0, offset: 0, time: "", type: "unreadable", data: null, cause: null };
+
+/** Read an entry; garbage becomes one that cannot count, never an error. */
+export function parseEntry(payload: Uint8Array): Entry {
+  let raw: Fields;
+  try {
+    raw = decodeObject(payload);
+  } catch {
+    return UNREADABLE;
+  }
+  const { epoch, run, offset = 0, time = "", type, data = null, cause = null } = raw;
+  // beyond 2^53 numbers would not be the same for all: nobody gets there
+  const ours = [epoch, run, offset].every(Number.isSafeInteger) && epoch > 0 && offset >= 0 && typeof type === "string";
+  if (!ours || (type === "mark") !== (offset === 0)) return UNREADABLE;
+  return { epoch, run, offset, time: String(time), type, data, cause };
 }
 
 /** One entry of a process's log that counts. */
-export class ProcessEvent {
-  readonly kind = "event";
+export interface ProcessEvent extends Entry, Cursor {
+  readonly kind: "event";
+  readonly address: Address | undefined;
+  /** with what a tail goes on behind this event */
+  readonly cursor: string;
+}
 
-  constructor(
-    /** 1, 2, 3 … without holes, across epochs and runs */
-    readonly offset: number,
-    readonly epoch: number,
-    readonly run: number,
-    /** the owner's clock, RFC 3339 */
-    readonly time: string,
-    readonly type: string,
-    readonly data: Json,
-    /** id of the command or message that led to it */
-    readonly cause: Json,
-    /** sequence in the event stream */
-    readonly position: number,
-    readonly address?: Address,
-  ) {}
-
-  /** With what a tail goes on behind this event. */
-  get cursor(): string {
-    return String(new Cursor(this.position, this.epoch, this.run, this.offset));
-  }
-
-  /** The form that `natsproc tail -o json` prints. */
-  toJSON(): Fields {
-    const { offset, epoch, run, time, type, data, cause, cursor } = this;
-    return { offset, epoch, run, time, type, data, ...(cause === null ? {} : { cause }), cursor };
-  }
+/** Make an event of the entry at that position. */
+export function eventOf(entry: Entry, position: number, address?: Address): ProcessEvent {
+  return {
+    kind: "event",
+    ...entry,
+    position,
+    address,
+    get cursor() {
+      return cursorText(this);
+    },
+  };
 }
 
 export type NoticeType = "gap" | "takeover" | "caught_up" | "unreachable" | "ended";
 
 /** What the reader itself has to say: never stored, never numbered. Protocol: section 2.4. */
-export class Notice {
-  readonly kind = "notice";
+export interface Notice {
+  readonly kind: "notice";
+  readonly type: NoticeType;
+  readonly data: Fields;
+  readonly address: Address | undefined;
+  /** of the event before it */
+  readonly cursor: string;
+}
 
-  constructor(
-    readonly type: NoticeType,
-    readonly data: Fields = {},
-    readonly address?: Address,
-    /** of the event before it */
-    readonly cursor = "",
-  ) {}
-
-  toJSON(): Fields {
-    return { type: this.type, data: this.data, cursor: this.cursor };
-  }
+export function notice(type: NoticeType, data: Fields, address?: Address, cursor = ""): Notice {
+  return { kind: "notice", type, data, address, cursor };
 }
 
 export type Item = ProcessEvent | Notice;
-
-/** One stored message on an events subject, before anyone decided whether it counts. A mark has offset 0. */
-export class Entry {
-  constructor(
-    readonly epoch: number,
-    readonly run: number,
-    readonly offset: number,
-    readonly time: string,
-    readonly type: string,
-    readonly data: Json,
-    readonly cause: Json = null,
-  ) {}
-
-  /** Read an entry; garbage becomes one that cannot count, never an error. */
-  static parse(payload: Uint8Array): Entry {
-    let raw: Json;
-    try {
-      raw = parseJson(decoder.decode(payload));
-    } catch {
-      return UNREADABLE;
-    }
-    if (!isObject(raw)) return UNREADABLE;
-    const { epoch, run, offset = 0, time = "", type, data = null, cause = null } = raw;
-    // beyond 2^53 numbers would not be the same for all: nobody gets there
-    if (![epoch, run, offset].every(Number.isSafeInteger) || epoch < 1 || offset < 0) return UNREADABLE;
-    if (typeof type !== "string" || (type === "mark") !== (offset === 0)) return UNREADABLE;
-    return new Entry(epoch, run, offset, String(time), type, data, cause);
-  }
-
-  get isMark(): boolean {
-    return this.type === "mark";
-  }
-
-  event(position: number, address?: Address): ProcessEvent {
-    const { offset, epoch, run, time, type, data, cause } = this;
-    return new ProcessEvent(offset, epoch, run, time, type, data, cause, position, address);
-  }
-}
-
-export const UNREADABLE = new Entry(0, 0, 0, "", "unreadable", null);
 
 export type Status = "accepted" | "applied" | "refused" | "too_late" | "unconfirmed";
 

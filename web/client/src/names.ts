@@ -24,15 +24,6 @@ export function newToken(length = 16): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(length)), (byte) => ALPHABET[byte % 32]).join("");
 }
 
-/** Turn any text into a valid token. */
-export function sanitize(text: string, fallback: string): string {
-  const token = text
-    .replace(/[^A-Za-z0-9_-]+/g, "-")
-    .replace(/^[-_]+|[-_]+$/g, "")
-    .slice(0, 64);
-  return isName(token) ? token : fallback;
-}
-
 /** Where a process is found. Written `id`, or `namespace/id`. */
 export class Address {
   constructor(
@@ -59,21 +50,15 @@ export class Address {
 
 /** Every subject, stream and bucket of the mesh under one prefix. */
 export class Names {
-  readonly eventStream: string;
-  readonly inboxStream: string;
-  readonly claims: string;
-  readonly registry: string;
-  readonly ended: string;
-  readonly leases: string;
+  readonly #upper: string;
 
   constructor(readonly prefix = "proc") {
-    const upper = checkName(prefix, "mesh prefix").toUpperCase().replaceAll("-", "_");
-    this.eventStream = `${upper}_EVENTS`;
-    this.inboxStream = `${upper}_INBOX`;
-    this.claims = `${upper}_CLAIMS`;
-    this.registry = `${upper}_REGISTRY`;
-    this.ended = `${upper}_ENDED`;
-    this.leases = `${upper}_LEASES`;
+    this.#upper = checkName(prefix, "mesh prefix").toUpperCase().replaceAll("-", "_");
+  }
+
+  /** The name of a stream (`EVENTS`, `INBOX`) or bucket (`CLAIMS`, `REGISTRY`, `ENDED`, `LEASES`). */
+  store(what: string): string {
+    return `${this.#upper}_${what}`;
   }
 
   /** A subject of that process, of the kinds `events`, `live` and `record`. */

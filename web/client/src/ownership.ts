@@ -4,8 +4,7 @@
  */
 
 import { BadPayload } from "./errors.js";
-import { Cursor } from "./messages.js";
-import type { Entry } from "./messages.js";
+import type { Cursor, Entry } from "./messages.js";
 import type { Cut } from "./records.js";
 
 /** So many entries of one process, at most, may be stored before one that was sent earlier. */
@@ -69,7 +68,7 @@ export class Fold {
       if (this.nextOffset === this.#doubt && !this.#cutAt(position, entry)) return "unsure";
       this.#place(position, entry);
     }
-    return entry.isMark ? this.#mark(position, entry) : this.#event(entry);
+    return entry.type === "mark" ? this.#mark(position, entry) : this.#event(entry);
   }
 
   /** Take the record's cuts, read after the entry in doubt; `trimmed`: entries before it are gone. */
@@ -85,7 +84,7 @@ export class Fold {
 
   /** What the table says of this entry, if that is the mark which opens its epoch. */
   #cutAt(position: number, entry: Entry): Cut | undefined {
-    if (!entry.isMark) return undefined;
+    if (entry.type !== "mark") return undefined;
     return this.#cuts.find((cut) => cut.position === position && cut.epoch === entry.epoch);
   }
 
@@ -95,7 +94,7 @@ export class Fold {
     if (cut && cut.epoch > this.epoch) {
       this.epoch = cut.epoch;
       this.#expectAny();
-    } else if (!this.epoch && !entry.isMark) {
+    } else if (!this.epoch && entry.type !== "mark") {
       this.epoch = entry.epoch;
     }
     this.#since = position - 1;
@@ -166,7 +165,7 @@ export function cutBefore(cuts: readonly Cut[], position: number): Cut | undefin
 
 /** The cursor from which a reader begins with the first event of that epoch. */
 export function cursorAt(cut: Cut): Cursor {
-  return new Cursor(cut.position, cut.epoch, cut.run, cut.offset - 1);
+  return { ...cut, offset: cut.offset - 1 };
 }
 
 /** Make sure that the cursor can be of the log with these cuts. Throws: BadPayload. */

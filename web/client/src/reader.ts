@@ -7,8 +7,8 @@
  * in progress (and feeds nothing more of it) whenever a `read` or `ask_first` is returned, and subscribes before it reads.
  */
 
-import { isObject, Notice, ProcessEvent } from "./messages.js";
-import type { Cursor, Entry, Item, Json, NoticeType } from "./messages.js";
+import { cursorText, eventOf, isObject, notice } from "./messages.js";
+import type { Cursor, Entry, Item, Json, Notice, NoticeType, ProcessEvent } from "./messages.js";
 import type { Address } from "./names.js";
 import { checkCursor, cursorAt, cutBefore, Fold, foreignCursor, mergeCuts } from "./ownership.js";
 import type { Cut } from "./records.js";
@@ -62,7 +62,7 @@ export class Reader {
   #caughtUp = false;
   #asked: [number, boolean] = [0, false]; // the entry in doubt, and whether entries before it are gone
   #known = 0; // that entry, once the record's cuts have been read: it has to come next
-  #last: ProcessEvent | Cursor | null; // what a notice's cursor names
+  #last: Cursor | null; // what a notice's cursor names
   #terminal: ProcessEvent | null = null; // ends the tail, unless another event follows
   #epoch: number; // the last one shown
   #anchored = false; // whether the read in progress joins what was read before
@@ -249,8 +249,8 @@ export class Reader {
     const cursor = this.#unchecked;
     this.#unchecked = null;
     if (cursor?.position !== position) return;
-    if (entry.epoch !== cursor.epoch || !(entry.isMark || entry.offset === cursor.offset)) throw foreignCursor(cursor);
-    if (entry.type === "exited" && this.#wants(entry.run)) this.#terminal = entry.event(position, this.#address);
+    if (entry.epoch !== cursor.epoch || !(entry.type === "mark" || entry.offset === cursor.offset)) throw foreignCursor(cursor);
+    if (entry.type === "exited" && this.#wants(entry.run)) this.#terminal = eventOf(entry, position, this.#address);
   }
 
   #wants(run: number): boolean {
@@ -262,7 +262,7 @@ export class Reader {
     const verdict = this.#fold.feed(position, entry);
     if (verdict === "counts" && this.#plain && entry.type !== "exited") {
       this.position = position;
-      const event = entry.event(position, this.#address);
+      const event = eventOf(entry, position, this.#address);
       this.#last = event;
       return [event];
     }
@@ -270,7 +270,7 @@ export class Reader {
     this.position = position;
     const actions = this.#gap();
     if (verdict === "cut" || (verdict === "counts" && entry.epoch !== this.#epoch)) actions.push(...this.#takeover(entry));
-    if (verdict === "counts") actions.push(...this.#show(entry.event(position, this.#address)));
+    if (verdict === "counts") actions.push(...this.#show(eventOf(entry, position, this.#address)));
     return actions;
   }
 
@@ -326,13 +326,11 @@ export class Reader {
     this.#epoch = Math.max(entry.epoch, before);
     if (!before || entry.epoch <= before || this.position <= this.#hidden) return [];
     const data: Record<string, Json> = { epoch: entry.epoch, run: entry.run };
-    if (entry.isMark && isObject(entry.data) && "node" in entry.data) data.node = entry.data.node;
+    if (entry.type === "mark" && isObject(entry.data) && "node" in entry.data) data.node = entry.data.node;
     return [this.#say("takeover", data)];
   }
 
   #say(type: NoticeType, data: Record<string, Json>): Notice {
-    const last = this.#last;
-    const cursor = last === null ? "" : last instanceof ProcessEvent ? last.cursor : String(last);
-    return new Notice(type, data, this.#address, cursor);
+    return notice(type, data, this.#address, this.#last ? cursorText(this.#last) : "");
   }
 }

@@ -1,8 +1,8 @@
 /** The registry of processes. Protocol: section 6. It is for lists; it decides nothing. */
 
 import type { Connection } from "./connection.js";
-import { History } from "./history.js";
-import type { Stored } from "./history.js";
+import { bucket } from "./history.js";
+import type { History, Stored } from "./history.js";
 import { addressOf } from "./names.js";
 import type { Address } from "./names.js";
 import { recordOf } from "./records.js";
@@ -19,8 +19,8 @@ export interface Change {
 
 /** The record of a process, live before ended; null if there is neither. */
 export async function recordAt(connection: Connection, address: Address): Promise<ProcessRecord | null> {
-  for (const bucket of [connection.names.registry, connection.names.ended]) {
-    const found = await new History(connection, `KV_${bucket}`).last(`$KV.${bucket}.${address.key}`);
+  for (const name of ["REGISTRY", "ENDED"]) {
+    const found = await bucket(connection, name).get(address.key);
     if (found && !found.marker) return recordOf(found.payload);
   }
   return null;
@@ -28,14 +28,13 @@ export async function recordAt(connection: Connection, address: Address): Promis
 
 /** Every live record of a namespace (`*`: of the mesh), and with `ended` those that have ended. */
 export async function listRecords(connection: Connection, namespace: string, ended = false): Promise<ProcessRecord[]> {
-  const { names } = connection;
   const records = new Map<string, ProcessRecord>();
   for (const [space, id] of parts(connection, namespace)) {
     // live ones last, so that a new run hides the ended one before it
-    for (const bucket of ended ? [names.ended, names.registry] : [names.registry]) {
-      for (const [key, { payload }] of await values(new History(connection, `KV_${bucket}`), `$KV.${bucket}.${space}.${id}`)) {
+    for (const name of ended ? ["ENDED", "REGISTRY"] : ["REGISTRY"]) {
+      for (const { payload } of await values(bucket(connection, name), `${space}.${id}`)) {
         const record = recordOf(payload);
-        if (record) records.set(key.split(".").slice(2).join("."), record);
+        if (record) records.set(record.address.key, record);
       }
     }
   }
@@ -53,13 +52,13 @@ function parts(connection: Connection, namespace: string): readonly (readonly [s
 }
 
 /** What every key holds that a filter matches; one that holds something all the while is always in it. */
-async function values(history: History, filter: string): Promise<Map<string, Stored>> {
+async function values(history: History, filter: string): Promise<Iterable<Stored>> {
   const found = new Map<string, Stored>();
   // A key that is written while it is read moves to the end, so go on until the end stays where it is.
   for (let [pass, behind] = [0, 0]; pass < PASSES; pass++) {
-    const last = await history.lastFromLeader(filter);
+    const last = await history.get(filter, true);
     if (!last || last.position <= behind) break;
-    for await (const entries of history.read(filter, behind, last.position)) {
+    for await (const entries of history.read(last.subject.replace(/[^.]+\.[^.]+$/, filter), behind, last.position)) {
       for (const entry of entries) {
         if (entry.marker) found.delete(entry.subject);
         else found.set(entry.subject, entry);
@@ -67,7 +66,7 @@ async function values(history: History, filter: string): Promise<Map<string, Sto
     }
     behind = last.position;
   }
-  return found;
+  return found.values();
 }
 
 /**
@@ -109,7 +108,6 @@ export async function* watchRecords(
 
 /** What lives now, and null for what is known and does not. */
 async function look(connection: Connection, namespace: string, known: Map<string, Address>): Promise<Change[]> {
-  await connection.up();
   const records = await connection.insist(() => listRecords(connection, namespace));
   const alive = new Set(records.map(({ address }) => address.key));
   const gone = [...known.values()].filter(({ key }) => !alive.has(key));

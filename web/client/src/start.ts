@@ -19,7 +19,7 @@ export type Start =
 
 /** A process's claim, as the leader has it. */
 export async function readClaim(claims: History, address: Address): Promise<Claim | null> {
-  const found = await claims.lastFromLeader(`$KV.${claims.stream.slice(3)}.${address.key}`);
+  const found = await claims.get(address.key, true);
   return found && !found.marker ? parseClaim(found.payload, found.position) : null;
 }
 

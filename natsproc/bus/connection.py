@@ -47,6 +47,11 @@ _UNAUTHORIZED = re.compile(r"authori[sz]ation|authentication|expired", re.IGNORE
 Handler = Callable[[Msg], Awaitable[None]]
 
 
+_UNPROVEN = (
+    "somebody is in between, it has a new authority (join anew), a clock is wrong, or its authority is not known "
+    "here: name its file by NATS_CA beside --server, or give --creds a file with the one-line form of the grant, "
+    "which knows its server"
+)
 NO_STREAM = 10059
 NO_SPACE = (10002, 10023, 10047, 10077)
 FULL = "is its disk full, or a limit on storage reached? Make room there, then restart it (`natsproc down`, `natsproc up`)"
@@ -169,17 +174,18 @@ class Connection:
         where = ", ".join(self.endpoint.servers) + (
             f" ({self.endpoint.origin})" if self.endpoint.origin else ""
         )
+        if isinstance(error, ssl.SSLCertVerificationError):
+            said = getattr(error, "certificate_error", error)  # aiohttp, for wss://, has it inside its own
+            return NoServer(
+                f"what answers at {where} cannot prove that it is the server meant "
+                f"({getattr(said, 'verify_message', said)}): {_UNPROVEN}"
+            )
         if _UNAUTHORIZED.search(f"{self._last_error} {error}"):
             return NotAllowed(
                 f"the nats-server at {where} does not accept these credentials; "
                 "name others with --creds, or a context with --context"
             )
         detail = self._last_error or str(error) or "no answer"
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return NoServer(
-                f"what answers at {where} cannot prove that it is the server meant ({error.verify_message}): somebody is "
-                "in between, it has a new authority (join anew), or a clock is wrong"
-            )
         return NoServer(
             f"no nats-server answers at {where}: {detail}. Start one with `natsproc up`, or name another with "
             "--server, --context or NATS_URL"

@@ -23,7 +23,8 @@ from natsproc.errors import BadName, BadPayload, Error, NoServer, NotAllowed
 from natsproc.protocol.names import check_name, sanitize
 
 from . import joined
-from .home import Home, State
+from .certificates import local_names
+from .home import Home, State, host_port, is_wildcard
 from .trust import trusting
 
 GRANT = "NATSPROC_GRANT"
@@ -155,13 +156,14 @@ def _named(settings: Mapping[str, Any], origin: str, home: Home) -> Endpoint:
 
 def _known(home: Home, servers: tuple[str, ...]) -> Endpoint | None:
     """Our own server, or that of the mesh that was joined, if it is the one whose URLs these are."""
-    state, there = home.load(), joined.endpoint(home.joined)
-    places = {"".join(url.partition("://")[1:]) for url in servers}
-    if there and places <= {"".join(url.partition("://")[1:]) for url in there.servers}:
-        return there
-    if state and places <= {"".join(url.partition("://")[1:]) for url in (state.url, state.ws_url)}:
-        return _embedded(home, state)
-    return None
+    places = {url.partition(":")[2] for url in servers}
+    if places <= joined.places(home.joined):
+        return joined.endpoint(home.joined)
+    if not (state := home.load()):
+        return None
+    hosts = [state.near, *(local_names(state) if is_wildcard(state.host) else [])]
+    own = {f"//{host_port(host, port)}" for host in hosts for port in (state.port, state.ws_port)}
+    return _embedded(home, state) if places <= own else None
 
 
 def _split(urls: str) -> tuple[tuple[str, ...], dict[str, Any]]:

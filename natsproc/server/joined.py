@@ -13,13 +13,14 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from natsproc.access import FULL, Grant, write_private
 from natsproc.errors import BadPayload, Error, NoServer
 from natsproc.protocol.names import DEFAULT_PREFIX
 
 from .certificates import machine_addresses
-from .home import Home, is_loopback, is_wildcard
+from .home import Home, host_port, is_loopback, is_wildcard
 from .trust import trusting
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ class Invitation:
     creds: str = field(repr=False)  #: text of a .creds file
     ca: str = ""  #: PEM; empty without TLS, or where the certificate is by an authority that the system knows
     tls_name: str = ""  #: the name in the server's certificate
+    ws_port: int = 0  #: where it takes WebSocket, at the same hosts
 
     def encode(self) -> str:
         """Write it as one word."""
-        packed = zlib.compress(json.dumps([self.urls, self.creds, self.ca, self.tls_name]).encode(), 9)
+        packed = zlib.compress(json.dumps(list(vars(self).values())).encode(), 9)
         return MARK + base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
     @classmethod
@@ -48,8 +50,8 @@ class Invitation:
         word = next((word for word in text.split() if word.startswith(MARK)), "").removeprefix(MARK)
         try:
             packed = base64.b64decode(word + "=" * (-len(word) % 4), altchars=b"-_", validate=True)
-            urls, creds, ca, name = json.loads(zlib.decompress(packed))
-            return cls(tuple(map(str, urls)), str(creds), str(ca), str(name))
+            urls, creds, ca, name, *port = json.loads(zlib.decompress(packed))
+            return cls(tuple(map(str, urls)), str(creds), str(ca), str(name), *map(int, port[:1]))
         except (ValueError, TypeError, zlib.error):
             raise BadPayload(
                 f"that is no line of `natsproc invite`, or only a part of one: it is one word that begins with {MARK}"
@@ -83,16 +85,15 @@ def invite(
         ]
     entry = Grant(name, "", ("all",), ("*/*",), DEFAULT_PREFIX, int(time.time()))
     creds, _, _ = granting.make(granting.Place(home.keys), entry, FULL, expires)
-    return Invitation(tuple(urls), creds, home.ca(state), state.tls_name)
+    return Invitation(tuple(urls), creds, home.ca(state), state.tls_name, state.ws_port)
 
 
 def load(folder: Path) -> Invitation | None:
     """What `save` wrote there, or None. Raises: BadPayload."""
     try:
-        urls, name = json.loads((folder / "joined.json").read_text())
-        return Invitation(
-            tuple(urls), (folder / "machine.creds").read_text(), (folder / "ca.pem").read_text(), name
-        )
+        urls, name, *port = json.loads((folder / "joined.json").read_text())
+        creds, ca = ((folder / file).read_text() for file in ("machine.creds", "ca.pem"))
+        return Invitation(tuple(urls), creds, ca, name, *port)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -105,7 +106,9 @@ def save(folder: Path, invitation: Invitation) -> None:
     folder.mkdir(mode=0o700, parents=True)
     write_private(folder / "machine.creds", invitation.creds)
     write_private(folder / "ca.pem", invitation.ca)
-    write_private(folder / "joined.json", json.dumps([invitation.urls, invitation.tls_name]))
+    write_private(
+        folder / "joined.json", json.dumps([invitation.urls, invitation.tls_name, invitation.ws_port])
+    )
 
 
 def endpoint(folder: Path) -> Endpoint | None:
@@ -120,6 +123,16 @@ def endpoint(folder: Path) -> Endpoint | None:
         options=trusting(found.ca, found.tls_name) if found.tls_name else {},
         origin="joined; a new line of `natsproc invite` there renews it, `natsproc leave` forgets it",
     )
+
+
+def places(folder: Path) -> set[str]:
+    """Where the mesh is that is remembered there, as `//host:port`, by NATS and by WebSocket. Raises: BadPayload."""
+    if (found := load(folder)) is None:
+        return set()
+    hosts = {urlsplit(url).hostname or "" for url in found.urls}
+    return {url.partition(":")[2] for url in found.urls} | {
+        f"//{host_port(host, found.ws_port)}" for host in hosts if found.ws_port
+    }
 
 
 def leave(home: Home) -> bool:

@@ -73,9 +73,10 @@ async def test_by_tls_alone_and_by_the_authority_of_the_home(home):
     for url in (status["url"].replace("tls:", "nats:"), status["ws_url"]):
         connection = await Connection.open(find(url))
         await connection.close()
-    stranger = replace(find(), options={"tls": ssl.create_default_context()}, look=None)
-    with pytest.raises(NoServer, match="cannot prove"):
-        await Connection.open(stranger)
+    for url in (status["url"], status["ws_url"]):
+        stranger = replace(find(), servers=(url,), options={"tls": ssl.create_default_context()}, look=None)
+        with pytest.raises(NoServer, match=r"cannot prove .*\(unable to get local issuer.*NATS_CA"):
+            await Connection.open(stranger)
     found = {f.about: f for f in await doctor.examine(find(), Names(), home)}
     assert {f.level for f in found.values()} == {"ok"}, found
     assert "365 days" in found["certificate"].text
@@ -281,6 +282,28 @@ def test_a_machine_whose_credential_is_revoked_is_out_and_told_so(home, other):
     with pytest.raises(NotAllowed, match="refuses the credential in the line"):
         join(other, word, Names())
     assert joined.load(other.joined)  # as it was
+
+
+async def test_the_websocket_of_a_mesh_that_is_known_needs_no_more_than_its_url(home, other, monkeypatch):
+    embedded.start(home, replace(TLS, host="0.0.0.0"))
+    addresses = ["127.0.0.1", *(a for a in certificates.machine_addresses() if ":" not in a)]
+    urls = [at for a in addresses for at in (home.load().ws_url_at(a), home.load().url_at(a))]
+    join(other, invited(home).encode(), Names())
+    for folder, sender, known in ((home.folder, None, urls), (other.folder, "laptop", urls[:2])):
+        monkeypatch.setenv("NATSPROC_HOME", str(folder))
+        for url in known:
+            connection = await Connection.open(find(url))
+            assert sender in (None, connection.sender)
+            assert (connection.url, connection.endpoint.verified) == (url, True)
+            await connection.close()
+
+
+def test_a_machine_that_joined_by_a_line_of_before_is_still_in(home, other):
+    embedded.start(home, TLS)
+    join(other, invited(home).encode(), Names())
+    kept = other.joined / "joined.json"
+    kept.write_text(json.dumps(json.loads(kept.read_text())[:2]))
+    assert natsproc("ps", NATSPROC_HOME=str(other.folder)).returncode == 0
 
 
 async def test_any_nats_client_can_use_the_files(home, other):

@@ -28,6 +28,10 @@ from .home import Home, State, host_port, is_wildcard
 from .trust import trusting
 
 GRANT = "NATSPROC_GRANT"
+_HOMELESS = (
+    "this credential does not say where its server is. Name it with --server (and its authority by NATS_CA, where it "
+    "has one of its own), or save the one-line form of the grant, which knows its server, in the file"
+)
 _SCHEMES = ("nats", "tls", "ws", "wss")
 
 
@@ -45,7 +49,7 @@ def find(
     context of the `nats` CLI (ADR-21), in which `server` and `creds` replace what it says. Without them it
     is `NATSPROC_GRANT`, a credential in one line that may name its server, as a file of `creds` may; then
     `NATS_URL` (with `NATS_CREDS`, `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_NKEY`, `NATS_CA`, `NATS_CERT`,
-    `NATS_KEY`, `NATS_JETSTREAM_DOMAIN`), then the mesh that this machine has joined, then the embedded server.
+    `NATS_KEY`, `NATS_JETSTREAM_DOMAIN`; `NATS_CA` counts for a `tls://` or `wss://` URL of `server`, too), then the mesh that this machine has joined, then the embedded server.
     `sender` is who to be where no credential says it. `credentials` gives the credential in place of `creds`, now and
     whenever it is about to end.
 
@@ -68,6 +72,8 @@ def find(
         named = _named(settings, origin, place)
         if granted and granted.tls_name and not named.options:
             named = replace(named, options=trusting(granted.ca, granted.tls_name))
+        elif server is not None and context is None:
+            named = _by_authority(named)
         return _with_sender(named, sender, given)
     if there := joined.endpoint(place.joined):
         return _with_sender(replace(there, creds=creds or there.creds), sender, given)
@@ -75,8 +81,12 @@ def find(
         state = place.load()
     if state is None or not place.running:
         raise NoServer(
-            "no nats-server is running here, and none was named: start one with `natsproc up`, or name one "
-            "with --server, --context or NATS_URL"
+            "no nats-server is running here, and none was named: "
+            + (
+                _HOMELESS
+                if given
+                else "start one with `natsproc up`, or name one with --server, --context or NATS_URL"
+            )
         )
     own = _embedded(place, state)
     return _with_sender(replace(own, creds=creds or own.creds), sender, given)
@@ -152,6 +162,14 @@ def _named(settings: Mapping[str, Any], origin: str, home: Home) -> Endpoint:
         domain=settings.get("jetstream_domain"),
         origin=origin,
     )
+
+
+def _by_authority(named: Endpoint) -> Endpoint:
+    """Know a server that was named here by the authority in `NATS_CA`, if it is to be known and nothing else says how."""
+    ca = os.environ.get("NATS_CA")
+    if not ca or "tls" in named.options or not any(url.startswith(("tls:", "wss:")) for url in named.servers):
+        return named
+    return replace(named, options=named.options | {"tls": _tls({"ca": ca})})
 
 
 def _known(home: Home, servers: tuple[str, ...]) -> Endpoint | None:

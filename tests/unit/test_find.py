@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from natsproc.access import Authority
 from natsproc.errors import BadName, BadPayload, NoServer, NotAllowed
+from natsproc.server import x509
 from natsproc.server.find import _split, find
 
 
 @pytest.fixture(autouse=True)
 def nothing_around(monkeypatch, tmp_path):
     """No environment and no home but the test's own."""
-    for name in ("URL", "CREDS", "USER", "PASSWORD", "TOKEN", "NKEY"):
+    for name in ("URL", "CREDS", "USER", "PASSWORD", "TOKEN", "NKEY", "CA"):
         monkeypatch.delenv(f"NATS_{name}", raising=False)
     monkeypatch.setenv("NATSPROC_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -91,6 +92,31 @@ def test_passwords_are_taken_out_of_urls(user, password):
     servers, options = _split(f"nats://{quote(user, '')}:{quote(password, '')}@host:4222")
     assert servers == ("nats://host:4222",)
     assert options == {"user": user, "password": password}
+
+
+def test_the_authority_of_the_environment_is_for_any_server_that_is_named_by_tls(
+    monkeypatch, tmp_path, authority, context
+):
+    pem, creds = tmp_path / "ca.pem", tmp_path / "some.creds"
+    pem.write_text(x509.make_authority("elsewhere").partition("-----BEGIN PRIVATE")[0])
+    creds.write_text(authority.credential("alice"))
+    monkeypatch.setenv("NATS_CA", str(pem))
+    for url in ("tls://there:1", "wss://there:1", "tls://u:p@there:1"):
+        (known,) = find(url, str(creds)).options["tls"].get_ca_certs()
+        assert "natsproc, for elsewhere" in str(known["subject"])
+    assert find("nats://there:1", str(creds)).options == {}
+    context("work", url="tls://from-context:2")
+    assert find(context="work").options == {}
+    monkeypatch.setenv("NATS_CA", str(tmp_path / "none.pem"))
+    with pytest.raises(BadPayload, match="certificates named"):
+        find("tls://there:1")
+
+
+def test_a_credential_that_does_not_know_its_server_says_what_is_missing(authority, tmp_path):
+    creds = tmp_path / "some.creds"
+    creds.write_text(authority.credential("alice"))
+    with pytest.raises(NoServer, match=r"--server .*NATS_CA.* one-line form of the grant"):
+        find(creds=str(creds))
 
 
 def test_a_user_without_a_password_is_a_token(monkeypatch):

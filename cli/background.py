@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from natsproc_cli import exits
 
 RUNS = b"runs\n"
 
 
-def start(arguments: Sequence[str]) -> int:
-    """Start `natsproc run` with these arguments and `--report`, in a session of its own.
+def start(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Start `natsproc run` with these arguments, `--report` and more `environment`, in a session of its own.
 
     Returns 0 once its command runs, or the exit code with which it failed before; what it had to say about
     that is on our stderr.
@@ -23,6 +23,7 @@ def start(arguments: Sequence[str]) -> int:
         [sys.executable, "-P", "-m", "natsproc_cli", "run", "--report", str(report), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        env=os.environ | environment,
         pass_fds=[report],
         start_new_session=True,
     )

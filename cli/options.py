@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from natsproc.protocol.names import Address
 
 T = TypeVar("T")
+_HANDED = "NATSPROC_TARGET"
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,14 @@ class Target:
 
         return Address.parse(text, self.namespace)
 
-    def arguments(self) -> list[str]:
-        """The options that name this mesh on another natsproc's command line."""
-        given = {"--server": self.server, "--creds": self.creds, "--context": self.context}
-        given |= {"--prefix": self.prefix, "--namespace": self.namespace}
-        return [word for option, value in given.items() if value is not None for word in (option, value)]
+    def handed_on(self) -> dict[str, str]:
+        """The environment that names this mesh to another natsproc: a URL may hold a password, and arguments are for all to see."""
+        return {_HANDED: json.dumps(asdict(self))}
+
+    @classmethod
+    def taken_over(cls) -> Target:
+        """What `handed_on` named; it is gone from the environment, which the command inherits, afterwards."""
+        return cls(**json.loads(os.environ.pop(_HANDED, "{}")))
 
 
 def _import_client(websocket: bool) -> None:
@@ -143,8 +148,6 @@ def labels(texts: list[str] | None) -> dict[str, str]:
 
 def json_value(text: str, what: str) -> Any:
     """Read JSON that was given on the command line. Raises: Usage."""
-    import json
-
     try:
         return json.loads(text)
     except ValueError as error:

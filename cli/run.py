@@ -73,6 +73,8 @@ def run(
     """
     from natsproc.protocol.names import choose_kind, new_id
 
+    if report is not None:
+        target = Target.taken_over()
     labels = options.labels(label)
     kind = choose_kind(kind, os.path.basename(command[0]))
     if id is None:
@@ -89,8 +91,8 @@ def run(
         flags = [flag for flag, on in chosen if on]
         named = [f"--label={key}={value}" for key, value in labels.items()]
         named += [f"--spool={spool}", f"--when-full={when_full}"]
-        again = [*target.arguments(), *flags, *named, f"--id={id}", f"--kind={kind}", "--", *command]
-        code = background.start(again)
+        again = [*flags, *named, f"--id={id}", f"--kind={kind}", "--", *command]
+        code = background.start(again, target.handed_on())
         if code == 0:
             print(id, flush=True)
         return code

@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from cli_harness import NATSPROC, Cli, cli_with_server
+from cli_harness import NATSPROC, NOWHERE, Cli, cli_with_server
 from harness import running, wait_for
 from writing import leased
 
@@ -95,6 +96,24 @@ def test_run_in_the_background_outlives_what_started_it(cli: Cli) -> None:
     assert output(cli, "behind").splitlines() == [
         "ready", "got hello there", "got one", "got two", "got last", "over"
     ]  # fmt: skip
+
+
+def test_a_password_in_the_url_is_nobodys_argument_and_not_for_the_command(cli: Cli) -> None:
+    url = cli.env["NATS_URL"].replace("//", "//alice:hunter2secret@")
+    at = ("--server", url, "-N", "apart")
+    cli.ok("run", "--detach", "--id", "kept", *at, "--", "sh", "-c", "env; sleep 1000", NATS_URL=NOWHERE)
+    wait_for(lambda: "PATH=" in cli.ok("logs", "apart/kept", "--type", "output"), 30, "its output")
+    said = cli.ok("logs", "apart/kept", "--type", "output")
+    assert "hunter2secret" not in said
+    assert f"NATS_URL={NOWHERE}" in said
+    ours = [
+        p.info["cmdline"]
+        for p in psutil.process_iter(["cmdline"])
+        if "--id=kept" in (p.info["cmdline"] or ())
+    ]
+    assert ours
+    assert "hunter2secret" not in str([p.info["cmdline"] for p in psutil.process_iter(["cmdline"])])
+    cli.ok("kill", "apart/kept")
 
 
 def test_without_an_id_it_gets_one_after_the_program(cli: Cli) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -83,6 +85,8 @@ def grant(
         return 0
     if output != "text":
         raise exits.Usage("-o says what --print prints")
+    if out is not None:
+        _insist_on_place(out, sender)
     made = natsproc.grant(
         sender,
         _words(can),
@@ -104,6 +108,22 @@ def grant(
     except OSError as error:
         raise exits.Failure(f"cannot write {out}: {error.strerror}") from None
     return 0
+
+
+def _insist_on_place(out: Path, sender: str) -> None:
+    """Make sure that the file can be written, and is nothing else's. Raises: Usage, Failure."""
+    from natsproc.access import Credential
+    from natsproc.errors import BadPayload
+
+    if str(out) == "-":
+        raise exits.Usage("without --out it is printed")
+    if out.exists():
+        with suppress(BadPayload):
+            if Credential.read(out).sender == sender:
+                return
+        raise exits.Usage(f"{out} is there already, and is no credential of {sender}: choose another file")
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise exits.Failure(f"cannot write {out}: there is no such folder, or it is not yours")
 
 
 def _elsewhere(

@@ -49,6 +49,8 @@ def send(
     async def work() -> None:
         async with target.connect() as mesh:
             process = mesh.process(address)
+            if wait:
+                process.insist_on_watching()
             for data, kind in messages:
                 sent = await process.send(data, kind=kind, when=when)
                 _print(address, sent, await sent.consumed(timeout=timeout) if wait else None, output)

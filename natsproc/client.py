@@ -20,7 +20,7 @@ from natsproc.bus.liveness import Gone, unreachable_among
 from natsproc.bus.registry import Registry
 from natsproc.bus.retention import Retention
 from natsproc.bus.thread import IOThread
-from natsproc.errors import Closed, Error, NotAllowed, ServerUnfit
+from natsproc.errors import Closed, Error, NotAllowed
 from natsproc.protocol.landing import When
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, Address, Names, check_name
 from natsproc.protocol.records import Record
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LIST_SECONDS = 5.0
-GATE_SECONDS = 10.0  #: for which a gate that is just being started is waited for
+GATE_SECONDS = 5.0  #: for which a gate that is just being started is waited for
 
 
 def connect(
@@ -147,15 +147,11 @@ class Mesh:
             except NotAllowed:
                 pass  # a narrow credential is not told how the streams are made
         self.connection.use_gate(self.names)
-        deadline = asyncio.get_running_loop().time() + (0 if endpoint.direct else GATE_SECONDS)
+        deadline = asyncio.get_running_loop().time() + GATE_SECONDS
         try:
             await insist(lambda: self.connection.api(f"STREAM.INFO.{self.names.event_stream}"), deadline)
         except NotAllowed:
             pass  # one that may not even watch
-        except ServerUnfit:
-            if not endpoint.direct:
-                raise
-            self.connection.use_gate(None)
 
     def close(self) -> None:
         """Store what is pending, say goodbye and disconnect, blocking. Processes elsewhere go on.
@@ -187,6 +183,14 @@ class Mesh:
     @property
     def url(self) -> str:
         return self.connection.url
+
+    def may_watch(self, process: str | Address) -> bool:
+        """Whether the credential covers that process's log, as far as it says; the server decides."""
+        address, granted = self.address(process), self.connection.endpoint.watches
+        known = self.connection.gated and bool(self.connection.endpoint.secret)
+        return not known or any(
+            space in ("*", address.namespace) and id in ("*", address.id) for space, id in granted
+        )
 
     def address(self, process: str | Address) -> Address:
         """Read `id` or `namespace/id`. Raises: BadName."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from natsproc.bus import control, inbox
-from natsproc.errors import AlreadyEnded, Closed, ProcessFailed, TimedOut
+from natsproc.errors import AlreadyEnded, Closed, NotAllowed, ProcessFailed, TimedOut
 from natsproc.protocol.landing import When
 from natsproc.protocol.messages import EXITED, Command, Cursor, Event, Json, Notice, Receipt
 from natsproc.protocol.names import Address, new_token
@@ -131,8 +131,17 @@ class ProcessHandle:
         Asking again with the same `id` gets the reply to the first of them.
         Raises: TimedOut after `timeout` seconds; AlreadyEnded if the run ended without a reply; and as `send`.
         """
+        self.insist_on_watching()
         sent = await self.send(data, id=id)
         return await sent.reply(model, timeout=timeout)
+
+    def insist_on_watching(self) -> None:
+        """Make sure, before something is sent, that what becomes of it can be seen. Raises: NotAllowed."""
+        if not self.mesh.may_watch(self.address):
+            raise NotAllowed(
+                f"{self.mesh.sender} may not watch {self.address}, where it is told what becomes of a message: "
+                "nothing was sent. Ask for a grant of `watch`, too"
+            )
 
     async def command(
         self,

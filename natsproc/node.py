@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from natsproc.bus.clock import Steady, now
 from natsproc.bus.connection import Connection
+from natsproc.bus.control import is_pinned
 from natsproc.bus.discovery import Discovery
 from natsproc.bus.registry import LeaseKeeper, Registry
 from natsproc.bus.retention import Retention
@@ -125,6 +126,7 @@ class Node:
 
     async def start(self) -> None:
         """Take the lease, and be found by discovery."""
+        self.connection.verified = self.connection.verified or await is_pinned(self.connection, self.names)
         await self._keeper.start()
         await self.writer.start()
         if not self.connection.gated:

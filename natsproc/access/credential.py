@@ -33,8 +33,8 @@ class Credential:
     pinned: bool  #: whether the server holds the holder to that name
     expires: float | None = None  #: seconds since 1970, UTC
     direct: bool = True  #: whether the holder may ask JetStream itself, and not only the gate
-    watches: tuple[tuple[str, str], ...] = field(default=(), compare=False)
-    """Namespaces and ids, or `*`, whose logs it may have read."""
+    granted: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict, compare=False)
+    """By right, the namespaces and ids, or `*`, that it covers, if it is a narrow one."""
     text: str = field(default="", repr=False, compare=False)  #: as in a .creds file
     issuer: str = field(default="", compare=False)  #: public key of the account that it is for
     key: str = field(default="", compare=False)  #: its own public key
@@ -73,7 +73,7 @@ class Credential:
                 sender == name and _pins(allowed, name),
                 claims.get("exp"),
                 any(_covers(p, _ASKS) for p in allowed) and not any(_covers(p, _ASKS) for p in denied),
-                _watched(allowed, name),
+                _granted(allowed, name),
                 text,
                 str(nats.get("issuer_account") or claims.get("iss", "")),
                 str(claims.get("sub", "")),
@@ -84,15 +84,26 @@ class Credential:
             raise _unreadable(where) from None
 
     @property
+    def watches(self) -> tuple[tuple[str, str], ...]:
+        """Namespaces and ids, or `*`, whose logs it may have read."""
+        return self.granted.get("watch", ())
+
+    @property
     def expired(self) -> bool:
         return self.expires is not None and self.expires <= time.time()
 
 
-def _watched(allowed: Sequence[str], sender: str) -> tuple[tuple[str, str], ...]:
-    """Namespaces and ids of the subjects on which the gate is asked for logs."""
-    tokens = (pattern.split(".") for pattern in allowed)
-    asked = [t[1:3] for t in tokens if len(t) == 5 and t[3:] == ["history", sender] and t[1] != "_nodes"]
-    return tuple((namespace, id) for namespace, id in asked)
+_RIGHTS = {"history": "watch", "send": "send", "hold": "control", "own": "own"}
+"""By the fourth token of the subjects on which the gate is asked."""
+
+
+def _granted(allowed: Sequence[str], sender: str) -> dict[str, tuple[tuple[str, str], ...]]:
+    found: dict[str, tuple[tuple[str, str], ...]] = {}
+    for tokens in (pattern.split(".") for pattern in allowed):
+        if len(tokens) == 5 and tokens[3] in _RIGHTS and tokens[4] == sender and tokens[1] != "_nodes":
+            right = _RIGHTS[tokens[3]]
+            found[right] = (*found.get(right, ()), (tokens[1], tokens[2]))
+    return found
 
 
 def to_line(text: str, **around: str) -> str:

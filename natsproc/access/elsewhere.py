@@ -42,6 +42,7 @@ def explained(sender: str, grants: Grants, seconds: float | None) -> Iterable[st
     yield as_json(sender, grants)
     yield "# or with operator keys; the server's max_control_line has to hold the JWT, so 65536 is a good value"
     yield as_nsc(sender, grants, seconds)
+    yield "# a gate has to run for it: `natsproc gate`, with the credential of the role that `natsproc setup --print` names so"
 
 
 def _configured(sender: str, grants: Grants) -> dict[str, dict[str, list[str]]]:

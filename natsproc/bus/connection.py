@@ -82,6 +82,9 @@ class Connection:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.sender = endpoint.sender
+        self.verified = (
+            endpoint.verified
+        )  #: whether the server holds senders to their names, as far as is known
         self.nc = MendedClient()
         self.nc.look = endpoint.look
         self._renewal = Renewal(endpoint, switch=self._switch, end=self._end)
@@ -214,9 +217,9 @@ class Connection:
         """Whether JetStream is asked through the gate, because this credential has no rights on it."""
         return self._route is not None
 
-    def use_gate(self, names: Names | None) -> None:
-        """Ask the gate of that mesh whatever is meant for JetStream, from now on; or no longer."""
-        self._route = Route(names, self.sender) if names else None
+    def use_gate(self, names: Names) -> None:
+        """Ask the gate of that mesh whatever is meant for JetStream, from now on."""
+        self._route = Route(names, self.sender)
 
     @property
     def connected(self) -> bool:
@@ -377,7 +380,8 @@ class Connection:
                     raise NoServer(
                         f"the connection to {self.url} is lost, and did not return in {timeout:g} s"
                     ) from None
-                raise TimedOut(f"no answer on {subject} within {timeout:g} s") from None
+                whose = "from the mesh's gate" if self._route and subject.startswith("$") else f"on {subject}"
+                raise TimedOut(f"no answer {whose} within {timeout:g} s") from None
         if isinstance(item, Exception):
             raise item
         return item

@@ -26,7 +26,7 @@ from natsproc.errors import (
     Unreachable,
 )
 from natsproc.protocol.messages import Command, Receipt, encode
-from natsproc.protocol.names import Address, Names, reply_is_clients
+from natsproc.protocol.names import Address, Names, new_token, reply_is_clients
 
 from . import holding
 from .connection import Connection, NoResponders
@@ -141,6 +141,18 @@ async def _too_late(
     return Receipt(command.id, command.verb, "too_late", why, connection.sender, node, epoch)
 
 
+async def is_pinned(connection: Connection, names: Names) -> bool:
+    """Whether the server keeps us from commanding in another's name: tried, on a process that does not exist."""
+    nowhere = Address("default", f"nowhere-{new_token(8)}")
+    try:
+        await connection.request(names.control(nowhere, f"not-{connection.sender[:50]}"), timeout=2.0)
+    except NotAllowed:
+        return True
+    except (NoResponders, NoServer, TimedOut):
+        pass
+    return False
+
+
 class ServedControl:
     """The control subject of one process, being served."""
 
@@ -206,7 +218,7 @@ class ServedControl:
             asyncio.create_task(self._reply(reply, task.result()))
 
     async def _reply(self, reply: str, receipt: Receipt) -> None:
-        receipt = replace(receipt, verified=self._connection.endpoint.verified)
+        receipt = replace(receipt, verified=self._connection.verified)
         try:
             await self._connection.publish(reply, encode(receipt.to_json()))
         except (Closed, NoServer, NotAllowed):

@@ -68,7 +68,7 @@ class EventLog:
         self._nonce = nonce
         self._carried = carried.copy() if carried else Carried()  # as of that offset
         self._writer = writer
-        self._verified = connection.endpoint.verified
+        self._verified = connection.verified
         self._claims = Bucket(connection, names.claims)
         self._lane = writer.lane(names.events(address), self._on_refused)
         self._shift = self.offset  # an entry's offset is its number in the lane, once it has one, plus this

@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Literal
 
-from natsproc.access import Authority
+from natsproc.access import Authority, Credential
 from natsproc.bus import clock, limits, streams
 from natsproc.bus.connection import ApiError, Connection, Endpoint, NoResponders
+from natsproc.bus.control import is_pinned
 from natsproc.errors import Error, NotAllowed, TimedOut
 from natsproc.protocol.gate import NODES, WHOLE
 from natsproc.protocol.messages import decode_object
@@ -44,7 +45,7 @@ async def examine(endpoint: Endpoint, names: Names, home: Home) -> list[Finding]
         "server": _server, "streams": _streams, "storage": _storage, "storing": _storing, "rights": _rights,
         "gate": _gate, "clock": _clock, "network": exposure.network,
     }  # fmt: skip
-    if not endpoint.direct:  # all that it can see is what the gate shows it
+    if await _is_narrow(connection, names):  # all that it can see is what the gate shows it
         checks = {"server": _server, "gate": _gate, "rights": _narrow_rights, "clock": _clock}
     try:
         for about, check in checks.items():
@@ -63,9 +64,19 @@ async def examine(endpoint: Endpoint, names: Names, home: Home) -> list[Finding]
     return [*found, *exposure.files(endpoint, home)]
 
 
+async def _is_narrow(connection: Connection, names: Names) -> bool:
+    try:
+        await streams.inspect(connection, names.event_stream)
+    except NotAllowed:
+        return True
+    except Error:
+        pass
+    return False
+
+
 async def _gate(connection: Connection, names: Names) -> AsyncIterator[Finding]:
     """Ask the gate for nothing, which it refuses if it is there."""
-    direct, embedded = connection.endpoint.direct, connection.endpoint.look is not None
+    direct, embedded = not await _is_narrow(connection, names), connection.endpoint.look is not None
     deadline = asyncio.get_running_loop().time() + (GATE_SECONDS if embedded or not direct else 0)
     while True:
         try:
@@ -83,14 +94,16 @@ async def _gate(connection: Connection, names: Names) -> AsyncIterator[Finding]:
                 yield Finding("gate", text, "ok" if direct else "problem", "" if direct else advice)
                 break
             await asyncio.sleep(0.1)
-    if not connection.endpoint.direct:
+    if not direct:
         connection.use_gate(names)
 
 
 async def _narrow_rights(connection: Connection, names: Names) -> AsyncIterator[Finding]:
-    """What its credential says that it may watch; the server decides."""
-    watched = ", ".join(f"{namespace}/{id}" for namespace, id in connection.endpoint.watches)
-    yield Finding("rights", f"{connection.sender} may watch {watched or 'nothing'}, as its credential says")
+    """What its credential says that it may; the server decides."""
+    me, secret = connection.sender, connection.endpoint.secret
+    granted = Credential.of(secret, "the credential").granted if secret else {}
+    may = "; ".join(f"{right} {', '.join('/'.join(scope) for scope in on)}" for right, on in granted.items())
+    yield Finding("rights", f"{me} may {may or 'do what the server lets it: no credential says what'}")
 
 
 async def _server(connection: Connection, names: Names) -> AsyncIterator[Finding]:
@@ -218,22 +231,11 @@ async def _rights(connection: Connection, names: Names) -> AsyncIterator[Finding
     if missing:
         advice = "ask for grants, if it should"
         yield Finding("rights", f"{me} may not {', '.join(missing)}", "warning", advice)
-    elif not await _pinned(connection, names.control(nowhere, f"not-{me[:50]}")):
+    elif not await is_pinned(connection, names):
         text = f"anyone here can pose as {me}: no credential pins the sender"
         yield Finding("rights", text, "warning", "give out credentials that do")
     else:
-        yield Finding("rights", f"{me} may do everything, and nobody can pose as it")
-
-
-async def _pinned(connection: Connection, subject: str) -> bool:
-    """Whether the server keeps us from speaking in another's name, which that subject is; nobody listens there."""
-    try:
-        await connection.request(subject)
-    except NotAllowed:
-        return True
-    except NoResponders:
-        pass
-    return False
+        yield Finding("rights", f"{me} may {', '.join(subjects)}, watch processes, and nobody can pose as it")
 
 
 async def _clock(connection: Connection, names: Names) -> AsyncIterator[Finding]:

@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 
 import psutil
 import pytest
 from granting import credential, granted
-from harness import binary, running
-from homes import a_home
+from harness import binary, running, wait_for
+from homes import a_home, natsproc
 
 import natsproc as np
 from natsproc import client
-from natsproc.access import Authority
+from natsproc.access import Authority, Scope, grants_of, permissions
+from natsproc.access.roles import roles
+from natsproc.bus import streams
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.gate import Gate
+from natsproc.protocol.names import Names
 from natsproc.server import doctor, embedded
 from natsproc.server.config import mesh_config, version_of
 from natsproc.server.find import find
 from natsproc.server.gate import RIGHTS, SENDER
+from natsproc.server.home import Home
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     with a_home(tmp_path / "home", monkeypatch) as home:
         embedded.start(home)
+        wait_for(lambda: gate_of(home), what="its gate")
         yield home
 
 
 def gate_of(home):
-    """The pid of the gate that runs for a home."""
+    """The pid of the gate that runs for a home; 0 if none does."""
+    mine = ["natsproc.server.gate", str(home.folder)]
     found = psutil.process_iter(["cmdline"])
-    return next(
-        p.pid
-        for p in found
-        if p.info["cmdline"] and p.info["cmdline"][-2:] == ["natsproc.server.gate", str(home.folder)]
-    )
+    return next((p.pid for p in found if (p.info["cmdline"] or [])[-2:] == mine), 0)
 
 
 async def events(source, count=None):
@@ -278,8 +281,124 @@ async def test_the_doctor_says_how_a_narrow_credential_fares(home):
     found = {finding.about: finding for finding in await doctor.examine(endpoint, viewer.names, home)}
     assert found["gate"].level == "ok"
     assert "answers" in found["gate"].text
-    assert found["rights"].text == "viewer may watch default/job, chat/*, as its credential says"
+    assert found["rights"].text == "viewer may watch default/job, chat/*; send default/job, chat/*"
     assert found["clock"].level == "ok"
     assert not [finding for finding in found.values() if finding.level == "problem"]
     trusted = {f.about: f for f in await doctor.examine(find(), viewer.names, home)}
     assert "answers" in trusted["gate"].text
+
+
+# A NATS whose keys are elsewhere: users and permissions in the server's configuration.
+
+
+def users(*narrow):
+    """The configuration of a server with a service, a gate, and users as `grant --print` has them."""
+    made = []
+    for role in ("admin", "service", "gate"):
+        made.append((role, permissions(role, roles(Names())[role])))
+    for name, can in narrow:
+        made.append((name, permissions(name, grants_of([can], [Scope.parse("job")]))))
+    blocks = [
+        {"user": name, "password": name, "permissions": {"publish": may["pub"], "subscribe": may["sub"]}}
+        for name, may in made
+    ]
+    return f"authorization {{ users: {json.dumps(blocks)} }}"
+
+
+def as_user(server, name):
+    return np.connect(server.url.replace("nats://", f"nats://{name}:{name}@"), sender=name)
+
+
+async def test_a_server_of_others_with_its_own_users_holds_them_to_their_names_and_rights(tmp_path, version):
+    with running(
+        tmp_path / "nats", version, extra=users(("dash", "watch"), ("worker", "own"), ("boss", "control"))
+    ) as server:
+        url = server.url.replace("nats://", "nats://admin:admin@")
+        admin = await Connection.open(find(url))
+        await streams.setup(admin, Names())
+        await admin.close()
+        serving = await Connection.open(find(server.url.replace("nats://", "nats://gate:gate@")))
+        gate = Gate(serving)
+        await gate.start()
+        async with (
+            as_user(server, "worker") as mesh,
+            as_user(server, "dash") as dash,
+            as_user(server, "boss") as boss,
+        ):
+            async with mesh.own("job") as proc:
+                await proc.emit("said", 1)
+                receipt = await boss.process("job").pause()
+                assert (receipt.sender, receipt.verified) == ("boss", True)
+                await boss.process("job").resume()
+            shown = await events(dash.process("job").tail(follow=False))
+            assert "verified" not in next(event.data for event in shown if event.type == "paused")
+            with pytest.raises(np.NotAllowed, match="dash may not command default/job"):
+                await dash.process("job").pause()
+        found = {
+            f.about: f
+            for f in await doctor.examine(
+                find(server.url.replace("nats://", "nats://dash:dash@")), Names(), Home(tmp_path)
+            )
+        }
+        assert (found["gate"].level, "answers" in found["gate"].text) == ("ok", True)
+        assert "streams" not in found
+        await gate.stop()
+        await serving.close()
+
+
+async def test_there_too_it_is_said_that_no_gate_runs(tmp_path, version, monkeypatch):
+    monkeypatch.setattr(client, "GATE_SECONDS", 1.0)
+    with running(tmp_path / "nats", version, extra=users(("dash", "watch"))) as server:
+        admin = await Connection.open(find(server.url.replace("nats://", "nats://admin:admin@")))
+        await streams.setup(admin, Names())
+        await admin.close()
+        with pytest.raises(np.ServerUnfit, match="natsproc gate"):
+            async with as_user(server, "dash"):
+                pass
+        found = {
+            f.about: f
+            for f in await doctor.examine(
+                find(server.url.replace("nats://", "nats://dash:dash@")), Names(), Home(tmp_path)
+            )
+        }
+        assert found["gate"].level == "problem"
+
+
+async def test_nothing_is_asked_of_whom_it_may_not_watch(home):
+    async with (
+        granted(home, "worker", "own", "job") as mesh,
+        granted(home, "poster", "send", "job") as poster,
+        mesh.own("job") as proc,
+    ):
+        await proc.flush()
+        with pytest.raises(np.NotAllowed, match="nothing was sent"):
+            await poster.process("job").request("please", timeout=5)
+        await poster.process("job").send("only this")
+        assert (await asyncio.wait_for(proc.receive(), 10)).data == "only this"
+
+
+def test_a_grant_overwrites_nothing_but_a_credential_of_its_sender(home, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for out, said in (
+        ("notes.txt", "choose another file"),
+        ("no/such/a.creds", "no such folder"),
+        ("-", "without --out"),
+    ):
+        done = natsproc(
+            "grant", "dash", "--can", "watch", "--on", "job", "--out", out if out == "-" else tmp_path / out
+        )
+        assert done.returncode in (1, 2)
+        assert said in done.stderr
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not np.grants()
+    for _ in range(2):
+        assert (
+            natsproc(
+                "grant", "dash", "--can", "watch", "--on", "job", "--out", tmp_path / "d.creds"
+            ).returncode
+            == 0
+        )
+    assert (
+        natsproc("grant", "other", "--can", "watch", "--on", "job", "--out", tmp_path / "d.creds").returncode
+        == 2
+    )

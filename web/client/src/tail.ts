@@ -15,7 +15,7 @@ import { bucket, History } from "./history.js";
 import type { Stored } from "./history.js";
 import { watchOwner } from "./liveness.js";
 import { notice, parseCursor, parseEntry } from "./messages.js";
-import type { Item } from "./messages.js";
+import type { Item, ProcessEvent } from "./messages.js";
 import type { Address } from "./names.js";
 import { BUFFER } from "./reader.js";
 import type { Action, Order, Reader } from "./reader.js";
@@ -48,8 +48,6 @@ export interface TailOptions {
  * only what is stored. Iterate it; `cursor` is where to go on.
  */
 export class Tail implements AsyncIterableIterator<Item> {
-  /** of the last event given */
-  cursor = "";
   readonly #subject: string;
   readonly #history: History;
   readonly #claims: History;
@@ -61,6 +59,7 @@ export class Tail implements AsyncIterableIterator<Item> {
   readonly #forgets: (() => void)[];
   #turn: Promise<unknown> = Promise.resolve(); // one `next` after the other
   #items: Item[] = [];
+  #last: ProcessEvent | null = null; // that was given
   #over = false;
   #seen = false;
   #caughtUp = false;
@@ -105,6 +104,11 @@ export class Tail implements AsyncIterableIterator<Item> {
     else signal?.addEventListener("abort", stop);
   }
 
+  /** Where to go on (`after`): behind the last event given; empty before the first. */
+  get cursor(): string {
+    return this.#last?.cursor ?? "";
+  }
+
   [Symbol.asyncIterator](): this {
     return this;
   }
@@ -132,7 +136,7 @@ export class Tail implements AsyncIterableIterator<Item> {
     }
     const value = this.#items.shift();
     if (!value) return this.return();
-    if (value.kind === "event") this.cursor = value.cursor;
+    if (value.kind === "event") this.#last = value;
     return { done: false, value };
   }
 

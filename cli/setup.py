@@ -49,13 +49,14 @@ def setup(
 
     async def work() -> None:
         from natsproc.bus import limits, streams
-        from natsproc.bus.connection import Connection
+        from natsproc.bus.connection import Connection, check_version
         from natsproc.protocol.names import Names
         from natsproc.server import find_server
 
         names = Names(target.prefix or "proc")
         asked = limits.Limits(keep, max_bytes, max_events)
         if show and version:
+            check_version(_series(version))
             _print(names, _series(version), replicas, asked.over(limits.DEFAULT), domain)
             return
         endpoint = find_server(server=target.server, creds=target.creds, context=target.context)

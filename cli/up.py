@@ -77,7 +77,7 @@ def up(
     """
     from natsproc.bus.limits import Limits
     from natsproc.protocol.names import new_id
-    from natsproc.server import embedded, joined
+    from natsproc.server import certificates, embedded, joined
     from natsproc.server.config import write_config as write
     from natsproc.server.home import Home, is_loopback
     from natsproc_cli.invite import print_line
@@ -100,9 +100,16 @@ def up(
     url = embedded.status(home)["url"]
     if started:
         exits.remark(f"started a nats-server at {url} (`natsproc down` stops it)")
+        if (state := home.load()) and (doubt := certificates.strange_to(state)):
+            exits.remark(doubt)
     else:
         exits.remark(f"a nats-server runs already at {url}")
-    if listen and started and not is_loopback(listen):
+    if listen and started and is_loopback(listen):
+        exits.remark(
+            f"it listens on this machine only ({listen}), so no other can join: for that, `natsproc down`, then "
+            "`natsproc up --listen ADDRESS --tls` with an address that others reach"
+        )
+    elif listen and started:
         if before is None or is_loopback(before.host):
             name = new_id("machine")
             print_line(joined.invite(home, name).encode(), name)

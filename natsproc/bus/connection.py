@@ -57,6 +57,15 @@ NO_SPACE = (10002, 10023, 10047, 10077)
 FULL = "is its disk full, or a limit on storage reached? Make room there, then restart it (`natsproc down`, `natsproc up`)"
 
 
+def check_version(version: tuple[int, int], url: str = "") -> None:
+    """Raises: ServerUnfit if a nats-server of that version cannot carry a mesh."""
+    if version < OLDEST:
+        raise ServerUnfit(
+            f"nats-server{url and f' at {url}'} is too old ({'.'.join(map(str, version))}): natsproc needs "
+            f"{'.'.join(map(str, OLDEST))} or later, for expiring leases"
+        )
+
+
 class ApiError(Error):
     """JetStream's API answered with an error. `code` is like HTTP's, `err_code` is the server's own."""
 
@@ -124,13 +133,11 @@ class Connection:
         self._hopeless = lambda: None
         self._up.set()
         self._connected_once = True
-        if self.server_version < OLDEST:
-            version = ".".join(map(str, self.server_version))
+        try:
+            check_version(self.server_version, self.url)
+        except ServerUnfit:
             await self.close()
-            raise ServerUnfit(
-                f"nats-server at {self.url} is too old ({version}): natsproc needs 2.11 or later, "
-                "for expiring leases"
-            )
+            raise
         for prefix in (client_inbox(self.sender), node_inbox(self.sender)):
             await self.nc.subscribe(f"{prefix}.{self._token}.>", cb=self._on_reply)
         self._renewal.start()

@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,9 @@ from natsproc.access import write_private
 from natsproc.errors import Error
 
 from .home import Home, State, is_wildcard
+from .trust import context_for
 
+_UNKNOWN = (18, 19, 20, 21)  # OpenSSL's verify codes for an authority that it does not know
 RENEWED_SECONDS = 180 * 86400.0  #: before its end a certificate of ours, which lasts a year, is made anew
 
 
@@ -45,6 +48,44 @@ def _given(state: State) -> tuple[tuple[str, ...], float]:
     except (OSError, ValueError) as error:  # ssl's own errors are OSErrors
         files = " ".join(filter(None, (state.cert, state.key, state.ca)))
         raise Error(f"cannot use the certificate and key given ({files}): {error}") from None
+
+
+def prove(home: Home, state: State) -> None:
+    """See whether clients would take a certificate that was given, before anything is started. Raises: Error."""
+    if not state.cert:
+        return
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(state.cert, state.key)
+    ends = (
+        context_for(home.ca(state)).wrap_bio(back, there, server_hostname=state.tls_name),
+        server.wrap_bio(there, back, server_side=True),
+    )
+    try:
+        for end in (*ends, ends[0]):
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        advice = "make a new one"
+        if error.verify_code in _UNKNOWN:
+            advice = "give the file of the authority that signed it by --ca"
+            advice += "; those between the two belong into the file of --cert" if state.ca else ""
+        raise Error(
+            f"no client would take the certificate {state.cert} ({error.verify_message}): {advice}"
+        ) from None
+
+
+def strange_to(state: State) -> str:
+    """For people: that a certificate that was given is for other names than the address that is listened on; or nothing."""
+    if not state.cert:
+        return ""
+    names = _given(state)[0]
+    if {state.host, *(local_names(state) if is_wildcard(state.host) else [])} & set(names):
+        return ""
+    return (
+        f"the certificate is for {', '.join(names)}, not for {state.host}: machines that join go by the name in it, but browsers and "
+        "other clients that go by the address refuse it (IP address mismatch), unless they use a name of the certificate"
+    )
 
 
 def _own(home: Home, state: State) -> float:

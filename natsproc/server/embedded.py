@@ -133,7 +133,9 @@ def _settle(home: Home, wishes: Wishes) -> State:
         raise Error(f"{state.host} is no address of this machine that a server could listen on")
     port = _choose_port(state.host, state.port, asked=wishes.port is not None)
     ws_port = _choose_port(state.host, state.ws_port, asked=wishes.ws_port is not None, besides=port)
-    return certificates.settle(home, replace(state, port=port, ws_port=ws_port))
+    state = certificates.settle(home, replace(state, port=port, ws_port=ws_port))
+    certificates.prove(home, state)
+    return state
 
 
 def _choose_port(host: str, port: int, *, asked: bool, besides: int = 0) -> int:

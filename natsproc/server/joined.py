@@ -70,6 +70,10 @@ def invite(
     from natsproc import granting
 
     state = home.load()
+    if found := load(home.joined):
+        raise NoServer(
+            f"this machine has joined the mesh at {found.urls[0]}: `natsproc invite` is for the machine that runs its server"
+        )
     if state is None or not home.running:
         raise NoServer("no nats-server runs here: start one with `natsproc up --listen ADDRESS --tls`")
     if at:

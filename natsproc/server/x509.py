@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from collections.abc import Collection
+from contextlib import suppress
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -56,12 +57,14 @@ def sign_server(authority: str, name: str, hosts: Collection[str]) -> str:
 def read(pem: bytes) -> tuple[tuple[str, ...], float]:
     """Host names and addresses of the first certificate, and its end in seconds since 1970. Raises: ValueError."""
     found = x509.load_pem_x509_certificate(pem)
-    try:
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        raise ValueError("it names no host (subjectAltName)") from None
-    addresses = map(str, names.get_values_for_type(x509.IPAddress))
-    return (*names.get_values_for_type(x509.DNSName), *addresses), found.not_valid_after_utc.timestamp()
+    names: list[str] = []
+    with suppress(x509.ExtensionNotFound):
+        said = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names += said.get_values_for_type(x509.DNSName)
+        names += map(str, said.get_values_for_type(x509.IPAddress))
+    if not names:
+        raise ValueError("it names no host (subjectAltName)")
+    return tuple(names), found.not_valid_after_utc.timestamp()
 
 
 def _begin(

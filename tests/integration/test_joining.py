@@ -222,7 +222,7 @@ async def until_its_certificate_lasts(home, url, days):
     await asyncio.to_thread(wait_for, shown, 20, "the new certificate")
 
 
-def test_a_certificate_that_was_given(home, other, tmp_path):
+def test_a_certificate_that_was_given(home, other, tmp_path, monkeypatch):
     authority = x509.make_authority("elsewhere")
     cert, ca = tmp_path / "mesh.pem", tmp_path / "ca.pem"
     cert.write_text(x509.sign_server(authority, "mesh", ["mesh.example.com"]))
@@ -230,9 +230,35 @@ def test_a_certificate_that_was_given(home, other, tmp_path):
     wishes = replace(TLS, cert=str(cert), key=str(cert), ca=str(ca))
     with pytest.raises(Error, match="cannot use the certificate"):
         embedded.start(home, replace(wishes, key=str(ca)))
+    with pytest.raises(
+        Error, match=r"unable to get local issuer certificate.*authority that signed it by --ca$"
+    ):
+        embedded.start(home, replace(wishes, ca=""))
+    (tmp_path / "other.pem").write_text(x509.make_authority("other").partition("-----BEGIN PRIVATE")[0])
+    with pytest.raises(Error, match="by --ca; those between the two"):
+        embedded.start(home, replace(wishes, ca=str(tmp_path / "other.pem")))
+    with monkeypatch.context() as then:
+        then.setattr(x509, "SERVER_DAYS", -0.5)
+        (tmp_path / "old.pem").write_text(x509.sign_server(authority, "mesh", ["mesh.example.com"]))
+    with pytest.raises(Error, match=r"has expired.*make a new one"):
+        embedded.start(home, replace(wishes, cert=str(tmp_path / "old.pem"), key=str(tmp_path / "old.pem")))
+    assert (home.load(), home.running) == (None, False)
     assert embedded.start(home, wishes)
     assert not home.tls.exists()
     assert join(other, invited(home).encode(), Names())[0].tls_name == "mesh.example.com"
+
+
+@pytest.mark.parametrize(("name", "warned"), [("192.0.2.7", True), ("127.0.0.1", False)])
+def test_up_says_what_other_machines_will_meet(home, tmp_path, name, warned):
+    authority = x509.make_authority("elsewhere")
+    cert, ca = tmp_path / "mesh.pem", tmp_path / "ca.pem"
+    cert.write_text(x509.sign_server(authority, "mesh", [name]))
+    ca.write_text(authority.partition("-----BEGIN PRIVATE")[0])
+    given = ("--tls", "--cert", cert, "--key", cert, "--ca", ca)
+    done = natsproc("up", "--port", free_port(), "--ws-port", free_port(), "--listen", "127.0.0.1", *given)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert ("is for 192.0.2.7, not for 127.0.0.1" in done.stderr) == warned, done.stderr
+    assert "this machine only" in done.stderr
 
 
 def test_without_the_library_it_says_what_to_install(home, monkeypatch):
@@ -260,6 +286,9 @@ async def test_a_machine_that_joined_needs_no_flags(home, other, monkeypatch):
     assert {f.level for f in await doctor.examine(find(), Names(), other)} == {"ok"}
     for path in other.joined.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    invite = natsproc("invite", "another")
+    assert invite.returncode == 4
+    assert "the machine that runs its server" in invite.stderr
     up = natsproc("up")
     assert (up.returncode, other.running) == (1, False)
     assert "natsproc leave" in up.stderr

@@ -165,6 +165,9 @@ def test_printing_needs_no_server_if_it_is_told_the_version():
     )
     assert new == old | {"allow_batched": True}
     assert natsproc(*PRINTED, "new").returncode == 2
+    too_old = natsproc(*PRINTED, "2.9")
+    assert (too_old.returncode, too_old.stdout) == (4, "")
+    assert "too old (2.9): natsproc needs 2.11" in too_old.stderr
     assert natsproc("setup", "--for-server", "2.14").returncode == 2
     three = json.loads(natsproc(*PRINTED, "2.14", "--replicas", 3, "--keep", "7d", "--prefix", "x").stdout)
     assert {stream["num_replicas"] for stream in three["streams"]} == {3}

@@ -29,6 +29,8 @@ NOTES = Path("notes.txt")
 async def chat(proc: natsproc.Process, model: Model) -> None:
     """Answer one message after the other, for ever; a stopped answer is remembered as far as it was seen."""
     talk: Conversation = proc.state or Conversation()
+    if proc.state is None:
+        await proc.checkpoint(talk)  # the first message, too, comes again if we are killed while we answer it
     await proc.log(f"{model.name}; {len(talk.said)} things said so far")
     async for message in proc.inbox():
         asked: natsproc.Message | None = message

@@ -266,8 +266,9 @@ class Process(Core, Speaking):
         """Save a state, together with what was received so far; returns the offset of the event that says so.
 
         Returns once both are stored and count: all of it, or nothing. Whoever recovers the run begins with it as
-        `state`, and receives the messages behind it; those taken since then come again. `state` is any JSON or a
-        pydantic model, of any size. It waits for as long as the server is away.
+        `state`, and receives the messages behind it; those taken since then come again. Before a run's first
+        checkpoint a message that was taken stays taken, so save the beginning before you receive anything. `state` is
+        any JSON or a pydantic model, of any size. It waits for as long as the server is away.
         Raises: BadPayload; OwnershipLost, and nothing was saved; AlreadyEnded; NotAllowed.
         """
         await self._interruptions.gate()

@@ -103,7 +103,7 @@ async def test_stopped_steered_and_killed_it_remembers_what_viewers_saw(environm
             await turns(viewer, 3)
             statuses = [event.data["status"] for event in viewer.events("turn_ended")]
             assert statuses == ["interrupted", "interrupted", "completed"]
-            await viewer.until(lambda v: len(v.events("checkpointed")) == 1)
+            await viewer.until(lambda v: len(v.events("checkpointed")) == 2)
             job.kill()
             await job.wait()
         await viewer.until(lambda v: any(item.type == "unreachable" for item in v.items))
@@ -113,7 +113,7 @@ async def test_stopped_steered_and_killed_it_remembers_what_viewers_saw(environm
             await handle.send("what did you say?")
             await turns(viewer, 4)
             assert viewer.text_of_turn(3).strip() == viewer.text_of_turn(2).strip()
-            await viewer.until(lambda v: len(v.events("checkpointed")) == 2)
+            await viewer.until(lambda v: len(v.events("checkpointed")) == 3)
 
         said = [part["content"] for part in await saved_state(mesh)]
         assert said == [
@@ -157,7 +157,7 @@ async def test_a_person_is_asked_before_the_tool_is_used_also_by_one_that_was_ki
             await turns(viewer, 1)
             assert viewer.text_of_turn(0).strip() == "The note: a person said no."
             assert not notes.exists()
-            await viewer.until(lambda v: len(v.events("checkpointed")) == 1)
+            await viewer.until(lambda v: len(v.events("checkpointed")) == 2)
             await handle.send("note: buy bread")
             await viewer.until(lambda v: len(v.events("asked")) == 2)
             job.kill()
@@ -168,7 +168,7 @@ async def test_a_person_is_asked_before_the_tool_is_used_also_by_one_that_was_ki
             async with asyncio.timeout(30):
                 while not (await handle.answer("yes")).applied:
                     await asyncio.sleep(0.1)
-            await viewer.until(lambda v: len(v.events("checkpointed")) == 2)
+            await viewer.until(lambda v: len(v.events("checkpointed")) == 3)
             assert notes.read_text() == "buy bread\n"
             asked = [event.data["ask"] for event in viewer.events("asked")]
             assert len(asked) == 3  # the third is the second one, asked again

@@ -33,6 +33,8 @@ import random, sys, natsproc
 async def ledger(proc, seed):
     dice = random.Random(seed)
     state = proc.state or {"seen": {}, "padding": ""}
+    if proc.state is None:
+        await proc.checkpoint(state)  # what is received before the first one goes with who received it
     while True:
         message = await proc.receive()
         if message.data == "stop":

@@ -281,6 +281,8 @@ async def test_a_machine_that_joined_needs_no_flags(home, other, monkeypatch):
         assert (connection.sender, connection.endpoint.verified) == ("laptop", True)
         await connection.close()
     assert natsproc("ps").returncode == 0
+    ws_url = home.load().ws_url
+    assert natsproc("ps", "--server", ws_url).returncode == 0
     status = natsproc("status", "-o", "json")
     assert (status.returncode, json.loads(status.stdout)["joined"]) == (0, list(place.urls))
     assert {f.level for f in await doctor.examine(find(), Names(), other)} == {"ok"}
@@ -294,6 +296,11 @@ async def test_a_machine_that_joined_needs_no_flags(home, other, monkeypatch):
     assert "natsproc leave" in up.stderr
     assert "forgot" in natsproc("leave").stderr
     assert natsproc("ps").returncode == 4
+    unknown = natsproc("ps", "--server", ws_url)
+    assert (unknown.returncode, "cannot prove that it is the server meant" in unknown.stderr) == (4, True)
+    ca = {"NATS_CA": str(home.ca_pem)}
+    assert natsproc("ps", "--server", ws_url, "--creds", home.creds, **ca).returncode == 0
+    assert natsproc("ps", "--server", home.load().url, "--creds", home.creds, **ca).returncode == 0
     assert "no mesh" in natsproc("leave").stderr
     assert not other.joined.exists()
 

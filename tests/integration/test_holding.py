@@ -68,8 +68,8 @@ async def test_it_comes_before_anything_that_the_code_does(mesh, viewer, id, ver
 async def test_between_runs_it_is_kept_for_the_next_one(mesh, viewer, id):
     handle = viewer.process(id)
     await mesh.run(idle, id=id)
-    assert (await handle.pause()).status == "too_late"
-    assert (await handle.pause(hold=60)).status == "accepted"
+    assert (await handle.pause(timeout=60)).status == "too_late"
+    assert (await handle.pause(timeout=60, hold=60)).status == "accepted"
     running = asyncio.create_task(mesh.run(idle, id=id, restart=True))
 
     async def paused():

@@ -78,8 +78,8 @@ async def test_a_credential_is_renewed_without_a_gap_for_owners_and_viewers(home
             count += 1
             await proc.emit("number", {"n": count})
             if count % 10 == 0:
-                assert (await other.process("p").ping()).applied
-                assert (await mesh.process("p").ping()).applied
+                assert (await other.process("p").ping(timeout=20)).applied
+                assert (await mesh.process("p").ping(timeout=20)).applied
                 sent = await mesh.process("p").send(count)
                 assert (await proc.receive()).data == count
                 await sent.consumed()
@@ -144,7 +144,7 @@ async def test_narrow_credentials_are_renewed_through_the_gate(home):
                 if n % 10 == 0:
                     await here.process("p").send(n)
                     assert (await proc.receive()).data == n
-                    assert (await here.process("p").ping()).applied
+                    assert (await here.process("p").ping(timeout=20)).applied
                 await asyncio.sleep(0.1)
             assert await asyncio.wait_for(shown, 20) == [*range(1, 61)]
     assert owner.asked >= 3
@@ -160,7 +160,7 @@ async def test_a_tail_of_a_credential_that_ends_says_so_and_when(home):
         assert isinstance(caught.value, NotAllowed)
         assert isinstance(caught.value, Closed)
         assert "ask for a new one" in str(caught.value)
-        for call in (viewer.list(), viewer.process("p").send(1), viewer.process("p").ping()):
+        for call in (viewer.list(), viewer.process("p").send(1), viewer.process("p").ping(timeout=20)):
             async with asyncio.timeout(5):
                 with pytest.raises(CredentialEnded, match="expired at"):
                     await call

@@ -20,6 +20,7 @@ from natsproc.errors import BadName, Error, NoServer, NotAllowed, Refused, Timed
 from natsproc.protocol.gate import NODE
 from natsproc.protocol.messages import decode_object
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, MAX_NAME, check_name
+from natsproc.server import joined
 from natsproc.server.certificates import machine_addresses
 from natsproc.server.home import Home, is_wildcard
 
@@ -67,6 +68,10 @@ class Place:
         """Raises: Error if there are none."""
         if found := Authority.load(self.keys):
             return found
+        if there := joined.load(self.home.joined):
+            raise Error(
+                f"this machine has joined the mesh at {there.urls[0]}: its grants are made on the machine that runs the server"
+            )
         raise Error(
             f"there are no keys in {self.keys}: `natsproc up` makes them. For a server whose keys are elsewhere, "
             "`natsproc grant --print` says what to configure there"

@@ -36,13 +36,13 @@ def as_nsc(sender: str, grants: Grants, seconds: float | None) -> str:
 
 def explained(sender: str, grants: Grants, seconds: float | None) -> Iterable[str]:
     """All three, for people; comments begin with #."""
+    yield "# a gate has to run for it: `natsproc gate`, with the credential of the role that `natsproc setup --print` names so"
     yield f"# nats-server.conf, for the user {sender!r}: the name is what others see as the sender"
     yield as_conf(sender, grants)
     yield "# the same as JSON"
     yield as_json(sender, grants)
     yield "# or with operator keys; the server's max_control_line has to hold the JWT, so 65536 is a good value"
     yield as_nsc(sender, grants, seconds)
-    yield "# a gate has to run for it: `natsproc gate`, with the credential of the role that `natsproc setup --print` names so"
 
 
 def _configured(sender: str, grants: Grants) -> dict[str, dict[str, list[str]]]:

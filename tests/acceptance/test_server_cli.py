@@ -55,6 +55,7 @@ def test_up_status_doctor_down(home):
         "streams",
         "storage",
         "rights",
+        "gate",
         "clock",
         "disk",
         "supervisor",

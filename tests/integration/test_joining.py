@@ -291,6 +291,9 @@ async def test_a_machine_that_joined_needs_no_flags(home, other, monkeypatch):
     invite = natsproc("invite", "another")
     assert invite.returncode == 4
     assert "the machine that runs its server" in invite.stderr
+    granted = natsproc("grant", "bob", "--can", "watch", "--on", "x")
+    assert (granted.returncode, granted.stdout) == (1, "")
+    assert "the machine that runs the server" in granted.stderr
     up = natsproc("up")
     assert (up.returncode, other.running) == (1, False)
     assert "natsproc leave" in up.stderr

@@ -231,7 +231,7 @@ def _endpoint(home: Home, server: str | None) -> Endpoint | None:
 def _push(endpoint: Endpoint, authority: Authority) -> None:
     """Give a server the account JWT, as its system account. Blocks. Raises: NoServer, Refused, NotAllowed."""
     from natsproc.bus.connection import Connection
-    from natsproc.bus.thread import IOThread
+    from natsproc.bus.thread import apart
 
     may = {"pub": (_UPDATE,), "sub": ("_INBOX.>", "_NODE.>")}
     secret = authority.credential("revoke", may, expires=time.time() + 60, system=True)
@@ -245,14 +245,11 @@ def _push(endpoint: Endpoint, authority: Authority) -> None:
         finally:
             await connection.close()
 
-    io = IOThread()
     try:
-        said = io.wait(push())
+        said = apart(push())
     except (NoServer, NotAllowed, TimedOut) as error:
         text = f"revoked in the keys, but the server was not told (`natsproc revoke` again once it answers): {error}"
         raise type(error)(text) from None
-    finally:
-        io.stop()
     if "error" in said:
         raise Refused(f"the nats-server does not take the revocation: {said['error']}")
 

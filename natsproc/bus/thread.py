@@ -19,6 +19,15 @@ from natsproc.errors import Closed
 T = TypeVar("T")
 
 
+def apart(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on an I/O thread of its own, and block for its result. Raises: as `IOThread.wait`."""
+    io = IOThread()
+    try:
+        return io.wait(coroutine)
+    finally:
+        io.stop()
+
+
 class IOThread:
     """A thread that runs an event loop until it is stopped.
 

@@ -171,7 +171,7 @@ def _bound(host: str, port: int) -> socket.socket:
 def _make_mesh(home: Home, state: State, prefix: str, limits: Limits | None) -> None:
     from natsproc.bus import streams
     from natsproc.bus.connection import Connection
-    from natsproc.bus.thread import IOThread
+    from natsproc.bus.thread import apart
 
     from .find import endpoint_of
 
@@ -182,11 +182,7 @@ def _make_mesh(home: Home, state: State, prefix: str, limits: Limits | None) -> 
         finally:
             await connection.close()
 
-    io = IOThread()
-    try:
-        io.wait(make())
-    finally:
-        io.stop()
+    apart(make())
 
 
 def stop(home: Home) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from natsproc.access import Credential
 from natsproc.bus import streams
 from natsproc.bus.connection import Connection
-from natsproc.bus.thread import IOThread
+from natsproc.bus.thread import apart
 from natsproc.errors import Error, NoServer, NotAllowed
 from natsproc.protocol.names import Names
 
@@ -122,16 +122,13 @@ def _try(folder: Path, invitation: Invitation, sender: str, names: Names) -> Non
         finally:
             await connection.close()
 
-    io = IOThread()
     try:
-        io.wait(connect())
+        apart(connect())
     except NotAllowed:
         raise NotAllowed(
             f"the nats-server at {invitation.urls[0]} refuses the credential in the line: it was revoked, has expired "
             f"by the clock there, or the server has new keys; {_ASK}"
         ) from None
-    finally:
-        io.stop()
 
 
 def _time(seconds: float | None = None) -> str:

@@ -12,12 +12,13 @@ import binascii
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 from natsproc.errors import BadPayload, NotAllowed
 
 from .messages import COMMAND, Message, decode_object, encode
-from .names import Address, Names
+from .names import TOKEN, Address, Names
 from .records import Record
 
 Right = Literal["history", "send", "hold", "own"]
@@ -33,11 +34,10 @@ MAX_TTL = 7 * 86400  #: seconds for which a command is held
 NODE = "_n_"  #: between sender and random part of the name of a narrow credential's node; in that of no other node
 
 _API = "$JS.API."
-_NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
-_PROCESS = re.compile(rf"({_NAME})\.({_NAME})")
-_SOME = re.compile(rf"({_NAME}|\*)\.({_NAME}|\*)")
-_ONE = re.compile(_NAME)
-_OBJECT = re.compile(rf"({_NAME})\.({_NAME})\.\d+-\d+-\d+")
+_PROCESS = re.compile(rf"({TOKEN})\.({TOKEN})")
+_SOME = re.compile(rf"({TOKEN}|\*)\.({TOKEN}|\*)")
+_ONE = re.compile(TOKEN)
+_OBJECT = re.compile(rf"({TOKEN})\.({TOKEN})\.\d+-\d+-\d+")
 _COMMANDING = {COMMAND, "keys", "resize"}
 _NUMBER = re.compile(r"\d{1,20}")
 _TIME = re.compile(r"[0-9T:.Z+-]{10,40}")
@@ -101,7 +101,7 @@ def understand(names: Names, sender: str, target: str, payload: bytes, headers: 
 
     Raises: NotAllowed for one that no narrow credential can make; BadPayload for one that is not what it seems.
     """
-    about = _About(names, sender)
+    about = _about(names, sender)
     if target.startswith(_API):
         namespace, id, right, ask = about.call(target.removeprefix(_API), payload)
     else:
@@ -114,6 +114,8 @@ Understood = tuple[str, str, Right, Ask]
 
 
 class _About:
+    """The rules for one sender on one mesh; it keeps nothing of what it is asked."""
+
     def __init__(self, names: Names, sender: str) -> None:
         self._names = names
         self._sender = sender
@@ -252,6 +254,11 @@ class _About:
                 raise BadPayload(f"a message to {namespace}/{id} has an id that is another's: {key!r}")
             kept["Nats-Msg-Id"] = key
         return namespace, id, "hold" if commands else "send", Ask(target, payload, kept)
+
+
+@lru_cache(maxsize=1024)
+def _about(names: Names, sender: str) -> _About:
+    return _About(names, sender)
 
 
 def _kept(

@@ -13,7 +13,8 @@ from functools import cached_property
 from natsproc.errors import BadName
 
 MAX_NAME = 64
-_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+TOKEN = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"  #: what a name may be, as a regular expression
+_TOKEN = re.compile(TOKEN)
 _PREFIX = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _PATTERN = re.compile(r"[A-Za-z0-9_*?-]{1,64}")
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"

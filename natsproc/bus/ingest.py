@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from nats.aio.msg import Msg
@@ -190,12 +191,19 @@ def _silence() -> TimedOut:
     return TimedOut(f"the event stream acknowledged nothing for {SILENCE:g} s")
 
 
-class Part(NamedTuple):
+@dataclass
+class Part:
     """One message of a window: an entry, or for the gate all of a process's, a line each."""
 
     subject: str
-    payload: bytes
-    places: list[int]  #: of its entries in the window, from 1
+    lines: list[bytes] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)  #: of its entries in the window, from 1
+    size: int = 0
+
+    def add(self, line: bytes, place: int) -> None:
+        self.lines.append(line)
+        self.places.append(place)
+        self.size += len(line) + 1
 
 
 def _parts(pipe: Pipe, limit: int) -> list[Part]:
@@ -204,20 +212,19 @@ def _parts(pipe: Pipe, limit: int) -> list[Part]:
     Of several gates each message goes to another, so one process's entries go in one message, to keep their order.
     """
     parts: list[Part] = []
-    by_subject: dict[str, int] = {}
+    bundles: dict[str, Part] = {}
     count = size = 0
     while count < limit and size < WINDOW_BYTES and (entry := pipe.take()):
-        subject, payload = entry.lane.subject, entry.payload
-        count, size = count + 1, size + len(payload)
-        at = by_subject.setdefault(subject, len(parts)) if pipe.connection.gated else len(parts)
-        if at == len(parts):
-            parts.append(Part(subject, payload, [count]))
-        elif len(parts[at].payload) + len(payload) < pipe.connection.max_payload:
-            _, before, places = parts[at]
-            parts[at] = Part(subject, before + b"\n" + payload, [*places, count])
-        else:
+        part = bundles.get(entry.lane.subject)
+        if part and part.size + len(entry.payload) > pipe.connection.max_payload:
             pipe.put_back()
             break
+        if part is None:
+            parts.append(part := Part(entry.lane.subject))
+            if pipe.connection.gated:
+                bundles[part.subject] = part
+        count, size = count + 1, size + len(entry.payload)
+        part.add(entry.payload, count)
     return parts
 
 
@@ -239,7 +246,7 @@ async def window(pipe: Pipe, limit: int = WINDOW) -> None:
             await hooks.enter_async_context(pipe.connection.denials(subject, pipe.tell))
         for part in parts:
             try:
-                await pipe.publish(part.subject, part.payload, f"{stem}.{part.places[0]}")
+                await pipe.publish(part.subject, b"\n".join(part.lines), f"{stem}.{part.places[0]}")
             except TooLarge as error:
                 errors[part.places[0]] = error
                 break

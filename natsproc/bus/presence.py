@@ -84,11 +84,13 @@ class Audience:
         with suppress(BadPayload):
             said = decode_object(msg.data, "announcement")
             viewer = (msg.subject.rsplit(".", 1)[1], str(said.get("viewer", ""))[:64])
+            known = viewer in self._until
             if said.get("left"):
                 self._until.pop(viewer, None)
-            elif viewer in self._until or len(self._until) < MOST:
+            elif known or len(self._until) < MOST:
                 self._until[viewer] = asyncio.get_running_loop().time() + FORGET_SECONDS
-            self._count()
+            if known != (viewer in self._until):
+                self._count()
 
     def _count(self) -> None:
         senders = dict(sorted(Counter(sender for sender, _ in self._until).items()))

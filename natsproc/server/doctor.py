@@ -46,6 +46,7 @@ async def examine(endpoint: Endpoint, names: Names, home: Home) -> list[Finding]
         "gate": _gate, "clock": _clock, "network": exposure.network,
     }  # fmt: skip
     if await _is_narrow(connection, names):  # all that it can see is what the gate shows it
+        connection.use_gate(names)
         checks = {"server": _server, "gate": _gate, "rights": _narrow_rights, "clock": _clock}
     try:
         for about, check in checks.items():
@@ -76,7 +77,7 @@ async def _is_narrow(connection: Connection, names: Names) -> bool:
 
 async def _gate(connection: Connection, names: Names) -> AsyncIterator[Finding]:
     """Ask the gate for nothing, which it refuses if it is there."""
-    direct, embedded = not await _is_narrow(connection, names), connection.endpoint.look is not None
+    direct, embedded = not connection.gated, connection.endpoint.look is not None
     deadline = asyncio.get_running_loop().time() + (GATE_SECONDS if embedded or not direct else 0)
     while True:
         try:
@@ -94,8 +95,6 @@ async def _gate(connection: Connection, names: Names) -> AsyncIterator[Finding]:
                 yield Finding("gate", text, "ok" if direct else "problem", "" if direct else advice)
                 break
             await asyncio.sleep(0.1)
-    if not direct:
-        connection.use_gate(names)
 
 
 async def _narrow_rights(connection: Connection, names: Names) -> AsyncIterator[Finding]:

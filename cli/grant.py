@@ -37,15 +37,7 @@ def grant(
             "mesh; what starts later is covered, too.",
         ),
     ] = None,
-    lasts: Annotated[
-        float | None,
-        typer.Option(
-            "--for",
-            parser=options.duration,
-            metavar="DURATION",
-            help="How long; 1d unless said, 0 is until revoked.",
-        ),
-    ] = None,
+    lasts: Annotated[float | None, options.lasting("How long; 1d unless said, 0 is until revoked.")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write a .creds file; else one line is printed."),

@@ -16,15 +16,7 @@ def invite(
         str | None,
         typer.Option(metavar="HOST[:PORT]", help="How it reaches this server, if not by its own address."),
     ] = None,
-    lasts: Annotated[
-        float | None,
-        typer.Option(
-            "--for",
-            parser=options.duration,
-            metavar="DURATION",
-            help="How long it may; for good unless said.",
-        ),
-    ] = None,
+    lasts: Annotated[float | None, options.lasting("How long it may; for good unless said.")] = None,
 ) -> int:
     """Print a line for another machine that joins this server's mesh; whoever pastes it there may do everything here.
 

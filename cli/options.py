@@ -221,6 +221,13 @@ MaxEvents = Annotated[
         "--max-events-per-process", min=0, metavar="N", help="2000000 unless said, 0 without a bound."
     ),
 ]
+
+
+def lasting(help: str) -> Any:
+    """The option that says for how long a credential is good."""
+    return typer.Option("--for", parser=duration, metavar="DURATION", help=help)
+
+
 Keys = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The keys to do it with; keys.json of NATSPROC_HOME unless said."),

@@ -45,8 +45,9 @@ class Sent:
     async def consumed(self, *, timeout: float | None = None) -> Taken:
         """Return once the process has taken it, and how it landed.
 
-        Raises: Refused if the process does not take it from this sender; AlreadyEnded if the run ended without taking it, naming how; TimedOut after `timeout` seconds,
-        and the message stays in the inbox; NotAllowed. Protocol: section 3.
+        Raises: Refused if the process does not take it from this sender; AlreadyEnded if the run ended without
+        taking it, naming how; TimedOut after `timeout` seconds, and the message stays in the inbox; NotAllowed.
+        Protocol: section 3.
         """
         event = await self._until("received", timeout)
         return Taken(event.offset, event.run, str(event.data.get("when", "idle")))

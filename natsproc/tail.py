@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
@@ -147,21 +147,8 @@ def tail_one(
 ) -> Tail:
     """See `ProcessHandle.tail`."""
     start = _start(cursor, n, since, run)
-
-    def read() -> AsyncIterator[Sequence[Item]]:
-        source = _read(mesh, address, start, follow, compact, types)
-        return _seen(mesh, address, source) if follow and announce else source
-
-    return Tail(mesh.io, read, models)
-
-
-async def _seen(
-    mesh: Mesh, address: Address, source: AsyncIterator[Sequence[Item]]
-) -> AsyncIterator[Sequence[Item]]:
-    """The same, counted among the process's viewers meanwhile."""
-    async with aclosing(source), announced(mesh.connection, mesh.names, address):  # type: ignore[type-var]
-        async for batch in source:
-            yield batch
+    read = _read if announce else _read_unseen
+    return Tail(mesh.io, lambda: read(mesh, address, start, follow, compact, types), models)
 
 
 def _start(
@@ -179,6 +166,17 @@ def _start(
 
 
 async def _read(
+    mesh: Mesh, address: Address, start: Start, live: bool, compact: bool, types: Collection[str]
+) -> AsyncIterator[Sequence[Item]]:
+    """What is to be shown, counted among the process's viewers while it is followed."""
+    source = _read_unseen(mesh, address, start, live, compact, types)
+    seen = announced(mesh.connection, mesh.names, address) if live else nullcontext()
+    async with aclosing(source), seen:  # type: ignore[type-var]
+        async for batch in source:
+            yield batch
+
+
+async def _read_unseen(
     mesh: Mesh, address: Address, start: Start, live: bool, compact: bool, types: Collection[str]
 ) -> AsyncIterator[Sequence[Item]]:
     latest = await insist(lambda: mesh.registry.get(address)) if start.kind == "first" else None
@@ -252,8 +250,7 @@ def tail_many(
     wanted = _Selection(mesh, patterns, kind)
 
     def read(address: Address, start: Start) -> AsyncIterator[Sequence[Item]]:
-        source = _read(mesh, address, start, follow, compact, types)
-        return _seen(mesh, address, source) if follow else source
+        return _read(mesh, address, start, follow, compact, types)
 
     return Tail(mesh.io, lambda: _merge(mesh, wanted, read, start, follow))
 

@@ -91,9 +91,8 @@ class Connection:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.sender = endpoint.sender
-        self.verified = (
-            endpoint.verified
-        )  #: whether the server holds senders to their names, as far as is known
+        #: whether the server holds senders to their names, as far as is known
+        self.verified = endpoint.verified
         self.nc = MendedClient()
         self.nc.look = endpoint.look
         self._renewal = Renewal(endpoint, switch=self._switch, end=self._end)
@@ -342,12 +341,8 @@ class Connection:
         token = new_token(12)
 
         def tell(item: Msg | Exception) -> None:
-            if (
-                isinstance(item, Msg)
-                and not item.data
-                and (failure := failure_of(item, subject, self.sender, gated=self.gated))
-            ):
-                item = failure
+            if isinstance(item, Msg):
+                item = failure_of(item, subject, self.sender, gated=self.gated) or item
             queue.put_nowait(item)
 
         def lost() -> None:

@@ -90,8 +90,8 @@ class Registry:
         Of a namespace of which only parts are granted, it is those. Raises: NotAllowed, ReadFailed.
         """
         records: dict[str, Record] = {}
+        buckets = (self._ended, self._live) if ended else (self._live,)
         for part in self._parts(namespace):
-            buckets = (self._ended, self._live) if ended else (self._live,)
             found = await asyncio.gather(*(self._all(bucket, *part) for bucket in buckets))
             for entries in found:  # live ones last, so that a new run hides the ended one before it
                 for key, value in entries.items():

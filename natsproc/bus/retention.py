@@ -24,9 +24,7 @@ from .registry import parse_record
 
 FIRST_SECONDS = (5.0, 30.0)  #: after which a node looks for the first time
 EVERY_SECONDS = 600.0
-ENDING_SECONDS = (
-    60.0  #: for which an owner may still be about to note in its claim record that its run has ended
-)
+ENDING_SECONDS = 60.0  #: for which an owner may yet be about to note in its claim record that it has ended
 TURN_SECONDS = 3600  #: for which no other node does
 _TURN = "_prune"
 

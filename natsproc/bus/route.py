@@ -53,7 +53,9 @@ class Route:
 
 
 def failure_of(reply: Msg, subject: str, sender: str, *, gated: bool) -> Error | None:
-    """What an answer without a payload says of a request that came to nothing, if it does."""
+    """What an answer says of a request that came to nothing, if it does; one with a payload never."""
+    if reply.data:
+        return None
     headers = reply.headers or {}
     status = headers.get("Status")
     if status == "503":

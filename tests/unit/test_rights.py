@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_access import matches
 
 from natsproc.access.rights import FULL, Scope, check_rights, grants_of, permissions
 from natsproc.errors import BadName
@@ -46,17 +47,6 @@ OTHERS = [
     "$KV.PROC_CLAIMS.default.build", "$O.PROC_STATES.C.x", "$SRV.PING", "$SYS.REQ.x", "x", "proc.x", "_INBOX.dash",
     "_INBOX.dash.x.y", "_INBOX.a-b_c.x", "_NODE.dash.x", "_NODE.mallory.x.y",
 ]  # fmt: skip
-
-
-def matches(pattern: str, subject: str) -> bool:
-    """NATS subject matching, written anew."""
-    wanted, tokens = pattern.split("."), subject.split(".")
-    for number, token in enumerate(wanted):
-        if token == ">":
-            return len(tokens) > number
-        if number >= len(tokens) or token not in ("*", tokens[number]):
-            return False
-    return len(wanted) == len(tokens)
 
 
 def allowed(side: str, can, on, sender: str, subject: str) -> bool:

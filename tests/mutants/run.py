@@ -75,6 +75,7 @@ def main(chosen: list[str]) -> int:
                     print(f"[{done}/{total}] {patch.stem} → {test}", flush=True)
                     if wrong:
                         survivors.append(f"{patch.stem}: {wrong}")
+                        print(f"survives: {survivors[-1]}", flush=True)  # a run that is stopped has said so
             finally:
                 trees.put(tree)
 

@@ -48,9 +48,12 @@ async def test_a_function_runs_under_an_address_and_returns_its_result(mesh, vie
 
 
 async def test_interrupt_redirects_inside_a_scope_and_is_recorded_where_it_lands(mesh, viewer):
+    entered = asyncio.Event()
+
     async def agent(proc):
         try:
             async with proc.interruptible():
+                entered.set()
                 await asyncio.sleep(60)
         except natsproc.Interrupted as stop:
             await proc.log("told", by=stop.sender, instead=stop.message)
@@ -58,6 +61,7 @@ async def test_interrupt_redirects_inside_a_scope_and_is_recorded_where_it_lands
 
     task = asyncio.create_task(mesh.run(agent, id="redirect"))
     handle = await appears(viewer, "redirect")
+    await asyncio.wait_for(entered.wait(), 10)
     receipt = await handle.interrupt({"topic": "nats"}, reason="wrong topic")
     assert (receipt.status, receipt.sender, receipt.offset) == ("applied", "viewer", 2)
     assert await task == "ended well"
@@ -114,8 +118,12 @@ async def test_a_hard_interrupt_lands_in_code_that_never_awaits(bus, viewer):
     try:
         handle = await appears(viewer, "spinner")
         assert (await handle.ping()).applied
-        inspected = await handle.inspect(stack=True)
-        assert any("in spin" in line for lines in inspected["stack"].values() for line in lines)
+
+        async def spins():
+            stack = (await handle.inspect(stack=True))["stack"]
+            return any("in spin" in line for lines in stack.values() for line in lines)
+
+        await until(spins)
         assert (await handle.interrupt(reason="enough", hard=True)).applied
         out, _ = await asyncio.wait_for(child.communicate(), 10)
         assert out == b"stopped: enough\n"
@@ -272,6 +280,7 @@ def test_a_plain_function_gets_the_blocking_twin(bus):
         async def main():
             async with natsproc.connect(bus.url, sender="driver") as mesh:
                 handle = await appears(mesh, "plain")
+                await anext(e async for e in handle.tail() if e.type == "progress")  # it is in its scope
                 assert (await handle.interrupt("now this")).applied
                 await handle.send({"rate": 0.1})
 

@@ -8,10 +8,11 @@ WORKERS ?= 3
 SECONDS ?= 600
 SEED ?= 7
 
-.PHONY: help demo test test-servers lint types check mutants slow torture clean
+.PHONY: help demo test test-again test-servers lint types check mutants slow torture clean
 help:
 	@echo "make demo          a real job under an address: watched, steered, paused and interrupted"
 	@echo "make test          lint, types and every test, against real nats-servers"
+	@echo "make test-again    once more, alone, what failed the last time"
 	@echo "make test-servers  integration and fault tests on nats-server 2.11, 2.12, 2.14 and 2.15"
 	@echo "make mutants       break the code on purpose, one guarantee at a time, and see the tests fail"
 	@echo "make slow          the long tests"
@@ -37,6 +38,10 @@ check: lint types
 
 test: check
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+# what the last run saw fail, once more and alone
+test-again: $(STAMP)
+	$(BIN)/python tests/again.py
 
 test-servers: $(STAMP)
 	NATSPROC_TEST_SERVERS=all $(BIN)/pytest -n $(WORKERS) -m "not slow" tests/integration tests/faults

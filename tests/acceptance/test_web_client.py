@@ -24,7 +24,7 @@ from webclient import CLIENT, built, in_client, node
 import natsproc as sdk
 from natsproc.server import embedded
 
-OWN, WHOLE = 14_200, 56_000  # bytes of our own, and with the dependency: bundled, minified and gzipped
+OWN, WHOLE = 15_400, 56_000  # bytes of our own, and with the dependency: bundled, minified and gzipped
 
 
 def test_the_vectors_of_the_protocol():
@@ -172,6 +172,28 @@ def line(*can: str, on: str = "build", **options: Any) -> str:
     return sdk.grant("page", can or ["watch", "send", "control"], on.split(","), **options).line
 
 
+def info_of(id: str) -> Any:
+    async def look() -> Any:
+        async with sdk.connect() as mesh:
+            return await mesh.process(id).info()
+
+    return asyncio.run(look())
+
+
+def offset_of(id: str) -> int:
+    """The offset of its last event."""
+
+    async def look() -> int:
+        async with sdk.connect() as mesh:
+            return [
+                item.offset
+                async for item in mesh.process(id).tail(n=1, follow=False)
+                if isinstance(item, sdk.Event)
+            ][-1]
+
+    return asyncio.run(look())
+
+
 def events(said: list[Any]) -> list[int]:
     return [offset for kind, _, offset, _ in said if kind == "event"]
 
@@ -299,6 +321,90 @@ def test_a_laptop_that_was_closed_goes_on_where_it_was(home, tmp_path):
     assert asked == 2
 
 
+@pytest.mark.parametrize(("can", "on"), [("watch", "build,nobody"), ("all", "*/*")])
+def test_it_begins_with_the_last_ones_and_pages_back_to_the_first(home, tmp_path, can, on):
+    """Over two owners and two runs, of which only what is asked for is read."""
+    body = """
+      const build = mesh.process("build");
+      const shown = async (options) => {
+        const found = [];
+        for await (const item of build.tail({ follow: false, ...options })) if (item.kind === "event") found.push(item.offset);
+        return found;
+      };
+      say(await shown({ n: 3 }));
+      say(await shown({ n: 0 }));
+      say((await shown({ n: 5000 })).length);
+      say((await shown({ since: 3600 })).length);
+      say(await shown({ since: 0 }));
+      let before = (await shown({ n: 1 }))[0] + 1;
+      for (let page; (page = await build.before(before, 333)).length; before = page[0].offset) say(page.map((each) => [each.offset, each.type, each.run]));
+      say((await build.before(5, 2)).map((each) => each.offset));
+      say(await mesh.process("nobody").before(7).catch(failure));
+      build.tail({ n: 1, since: 2 });
+    """
+    lines = 700
+    with owner(tmp_path, "build", COUNTS.format(count=lines, pause=0) + "await proc.receive()\n") as first:
+        wait_for(lambda: offset_of("build") > lines, what="its events are stored")
+        first.kill()
+        wait_for(lambda: info_of("build").gone, what="its owner is gone")
+    for restart in (False, True):  # it is recovered, and then run again
+        with owner(tmp_path, "build", COUNTS.format(count=lines, pause=0), restart=restart) as process:
+            process.wait(60)
+    with Page(tmp_path, body, line(can, on=on)) as page:
+        said = page.rest()
+    total = 3 * lines + 5
+    assert said[:5] == [[total - 2, total - 1, total], [], total, total, []]
+    *pages, short, nobody, both = said[5:]
+    assert [len(page) for page in pages] == [*(total // 333 * [333]), total % 333]
+    whole = [event for page in reversed(pages) for event in page]
+    assert [offset for offset, _, _ in whole] == list(range(1, total + 1))
+    assert [type for _, type, _ in whole if type != "count"] == [
+        "started",
+        "recovered",
+        "exited",
+        "restarted",
+        "exited",
+    ]
+    assert [run for _, _, run in whole] == (2 * lines + 3) * [1] + (lines + 2) * [2]
+    assert short == [3, 4]
+    assert (both["error"], nobody["error"]) == ("BadPayload", "NoSuchProcess")
+
+
+def test_who_watches_is_seen_by_the_others_and_the_process(home, tmp_path):
+    tells = """
+        while True:
+            if proc.viewers != told: await proc.emit("seen", told := dict(proc.viewers))
+            await asyncio.sleep(0.05)
+    """
+    body = """
+      const build = mesh.process("build");
+      const tail = build.tail(), other = build.tail(), unseen = build.tail({ announce: false }), over = build.tail({ follow: false });
+      for (const each of [other, unseen, over]) await each.next();
+      let grown = false;
+      for await (const item of tail) {
+        if (item.type !== "seen") continue;
+        if (item.data.page === 2 && !grown) grown = !!other.return();
+        else if (item.data.page === 1 && grown) break;
+      }
+      say(grown);
+    """
+    with owner(tmp_path, "build", "told = {}\n" + textwrap.dedent(tells)):
+        with Page(tmp_path, body, line("watch")) as page:
+            assert page.rest() == [True]
+        wait_for(
+            lambda: not info_of("build").record.viewers, what="nobody watches, and not only after a while"
+        )
+
+
+def test_a_new_owner_soon_knows_who_watches(home, tmp_path):
+    with owner(tmp_path, "build", TALKS) as first, Page(tmp_path, TAIL, line("watch")) as page:
+        page.until(lambda said: said[1] == "caught_up")
+        first.kill()
+        page.until(lambda said: said[1] == "unreachable")
+        with owner(tmp_path, "build", "await proc.receive()"):
+            wait_for(lambda: info_of("build").record.viewers == {"page": 1}, what="it says so now and then")
+
+
 def test_streamed_text_comes_whole_to_a_late_joiner(home, tmp_path):
     speak = """
         async with proc.stream() as stream:
@@ -376,7 +482,7 @@ def test_what_was_not_granted_is_denied_and_said(home, tmp_path):
       say(await mesh.process("build").interrupt().catch(failure));
       say(await other.record().catch(failure));
       say(await other.tail().next().catch(failure));
-      say(await mesh.list().then((found) => found.map((each) => each.address.id)));
+      say(await mesh.list().then((found) => found.map((each) => [each.address.id, each.quiet >= 0])));
       say(await mesh.process("no such").record().catch(failure));
     """
     with owner(tmp_path, "build", TALKS), owner(tmp_path, "other", TALKS):
@@ -391,7 +497,7 @@ def test_what_was_not_granted_is_denied_and_said(home, tmp_path):
         "page may not watch default/other",
         "page may not watch default/other",
     ]
-    assert said[4] == ["build"]
+    assert said[4] == [["build", True]]
     assert said[5]["error"] == "BadName"
     assert [each["error"] for each in nobody] == ["NoServer"]
 
@@ -429,8 +535,8 @@ def test_lists_and_changes_by_kind_and_label(home, tmp_path):
       const brief = (each) => [each.address.id, each.state, each.kind, each.labels];
       say((await mesh.list({ kind: "train" })).map(brief));
       say((await mesh.list({ labels: { user: "ann" } })).map(brief));
-      say((await mesh.list({ namespace: "*" })).map((each) => each.address.id).sort());
-      for await (const { address, record } of mesh.watch({ labels: { user: "ann" } })) {
+      say((await mesh.list({ namespace: "*" })).map((each) => [each.address.id, each.quiet >= 0 && each.quiet < 60]).sort());
+      for await (const { address, record } of mesh.list({ watch: true, labels: { user: "ann" } })) {
         say([address.id, record && record.state]);
         if (!record) break;
         if (record.state === "running") await mesh.process(address).pause();
@@ -445,7 +551,7 @@ def test_lists_and_changes_by_kind_and_label(home, tmp_path):
     ):
         trains, anns, everyone, *changes, ended = page.rest()
     assert trains == anns == [["a", "running", "train", {"user": "ann"}]]
-    assert everyone == ["a", "b"]
+    assert everyone == [["a", True], ["b", True]]
     assert changes == [["a", "running"], ["a", "paused"], ["a", None]]
     assert ended == ["killed"]
 

@@ -3,7 +3,7 @@
 import { Connection } from "./connection.js";
 import type { Endpoint } from "./connection.js";
 import { NotAllowed } from "./errors.js";
-import { unreachableAmong } from "./liveness.js";
+import { quietOf, unreachableAmong } from "./liveness.js";
 import type { Gone } from "./liveness.js";
 import { Address, checkName } from "./names.js";
 import { ProcessHandle } from "./process.js";
@@ -27,8 +27,16 @@ export interface Selection {
   readonly labels?: Readonly<Record<string, string>>;
 }
 
+export interface WatchOptions extends Selection {
+  /** false: not what runs already */
+  readonly present?: boolean;
+  readonly signal?: AbortSignal;
+}
+
 /** A process in a list. */
 export interface ProcessInfo extends ProcessRecord {
+  /** seconds since its last event, by the server's clock; null if there is none */
+  readonly quiet: number | null;
   /** since when nobody owns it; `state` is `unreachable` then */
   readonly gone: Gone | null;
 }
@@ -85,19 +93,24 @@ export class Mesh {
     return new ProcessHandle(this.connection, typeof process === "string" ? Address.parse(process, this.namespace) : process);
   }
 
-  /** What runs, and with `ended` what has ended, too. Throws: NotAllowed. */
-  async list({ ended = false, ...selection }: Selection & { readonly ended?: boolean } = {}): Promise<ProcessInfo[]> {
+  /** What runs, and with `ended` what has ended, too; with `watch`, as `watch`. Throws: NotAllowed. */
+  list(options?: Selection & { readonly ended?: boolean; readonly watch?: false }): Promise<ProcessInfo[]>;
+  list(options: WatchOptions & { readonly watch: true }): AsyncGenerator<Change, void>;
+  list({ watch, ...options }: WatchOptions & { readonly ended?: boolean; readonly watch?: boolean } = {}): Promise<ProcessInfo[]> | AsyncGenerator<Change, void> {
+    return watch ? this.watch(options) : this.#list(options);
+  }
+
+  #list({ ended = false, ...selection }: Selection & { readonly ended?: boolean }): Promise<ProcessInfo[]> {
     const { connection } = this;
     return connection.insist(async () => {
       const records = await listRecords(connection, this.#space(selection), ended);
       const chosen = records.filter((record) => matches(record, selection));
-      const gone = await unreachableAmong(
-        connection,
-        chosen.filter((record) => !record.ended),
-      );
+      const live = chosen.filter((record) => !record.ended);
+      const [quiet, gone] = await Promise.all([quietOf(connection, chosen), unreachableAmong(connection, live)]);
       return chosen.map((record) => {
-        const lost = gone.get(record.address.key) ?? null;
-        return { ...record, state: lost ? "unreachable" : record.state, gone: lost };
+        const { key } = record.address;
+        const lost = gone.get(key) ?? null;
+        return { ...record, state: lost ? "unreachable" : record.state, quiet: quiet.get(key) ?? null, gone: lost };
       });
     }, 5);
   }
@@ -106,7 +119,7 @@ export class Mesh {
    * Every change of what runs: a process's address, and its record or null once it has ended. What runs already comes
    * first, unless `present` is false. After a reconnect all come again. Ends when `signal` is aborted.
    */
-  async *watch({ present = true, signal, ...selection }: Selection & { readonly present?: boolean; readonly signal?: AbortSignal } = {}): AsyncGenerator<Change, void> {
+  async *watch({ present = true, signal, ...selection }: WatchOptions = {}): AsyncGenerator<Change, void> {
     const queue = new Queue<Change | "look" | "stop">();
     const stop = (): void => queue.push("stop");
     if (signal?.aborted) return;

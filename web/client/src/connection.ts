@@ -104,7 +104,7 @@ export class Connection {
   #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #token = newToken(12);
   readonly #waiting = new Map<string, Waiter>();
-  readonly #hooks = { up: new Set<() => void>(), down: new Set<() => void>() };
+  readonly #hooks = { up: new Set<() => void>(), down: new Set<() => void>(), closing: new Set<() => void>() };
 
   private constructor(private readonly endpoint: Endpoint) {}
 
@@ -247,8 +247,8 @@ export class Connection {
     return new NotAllowed(`${this.sender} may not ${what}: ask for a grant that covers it`, subject);
   }
 
-  /** Call `hook` whenever the connection is back (`up`) or lost (`down`); returns how to stop that. */
-  on(what: "up" | "down", hook: () => void): () => void {
+  /** Call `hook` whenever the connection is back (`up`), lost (`down`) or about to be closed; returns how to stop that. */
+  on(what: "up" | "down" | "closing", hook: () => void): () => void {
     this.#hooks[what].add(hook);
     return () => this.#hooks[what].delete(hook);
   }
@@ -361,6 +361,7 @@ export class Connection {
 
   /** Send what is pending and close. */
   async close(): Promise<void> {
+    for (const hook of this.#hooks.closing) hook();
     if (this.#up) await Promise.race([this.#nc.flush().catch(() => {}), sleep(1)]);
     await this.#end(new Closed("the connection is closed"));
   }

@@ -56,6 +56,26 @@ export class History {
     return entryOf(await this.connection.request(`${this.#direct}.${subject}`, new Uint8Array()));
   }
 
+  /** A subject's first entry at or behind a position, or at or behind a time (`start_time`) of the server's clock. */
+  async first(subject: string, where: Json): Promise<Stored | null> {
+    return entryOf(await this.connection.request(this.#direct, encode({ ...where, next_by_subj: subject })));
+  }
+
+  /** The last entries of many subjects, by these. */
+  async lastOf(subjects: readonly string[]): Promise<Map<string, Stored>> {
+    const found = new Map<string, Stored>();
+    for (let start = 0; start < subjects.length; start += CHUNK) {
+      const body: Json = { multi_last: subjects.slice(start, start + CHUNK), max_bytes: CHUNK_BYTES };
+      for (let more = 1; more; ) {
+        const { entries, pending } = await this.#batch(body);
+        for (const entry of entries) found.set(entry.subject, entry);
+        body.seq = (entries.at(-1)?.position ?? 0) + 1;
+        more = pending;
+      }
+    }
+    return found;
+  }
+
   /** What was stored last for anybody, not what a replica knows; wildcards may be used. */
   lastFromLeader(subject: string): Promise<Stored | null> {
     return this.#fromLeader({ last_by_subj: subject });

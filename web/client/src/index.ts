@@ -1,7 +1,7 @@
 /** Watch, question, interrupt and redirect running processes, straight over NATS. See README.md. */
 
 export { connect, Mesh } from "./connect.js";
-export type { ConnectOptions, ProcessInfo, Selection } from "./connect.js";
+export type { ConnectOptions, ProcessInfo, Selection, WatchOptions } from "./connect.js";
 export * from "./errors.js";
 export type { Item, Json, Notice, NoticeType, ProcessEvent, Receipt, Status } from "./messages.js";
 export { Address } from "./names.js";

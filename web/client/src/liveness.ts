@@ -3,7 +3,7 @@
 import type { Connection } from "./connection.js";
 import { send } from "./control.js";
 import { Closed, NotAllowed } from "./errors.js";
-import { bucket } from "./history.js";
+import { bucket, History } from "./history.js";
 import type { Stored } from "./history.js";
 import { decodeObject, notice } from "./messages.js";
 import type { Notice } from "./messages.js";
@@ -29,10 +29,14 @@ export interface Gone {
 /** What the last entry of a lease says; null while the lease is held. */
 function goneBy(entry: Stored | null, now: string): Gone | null {
   if (!entry) return { since: "", doubtful: false };
-  const age = (Date.parse(now) - Date.parse(entry.time)) / 1000;
+  const age = secondsBetween(entry.time, now);
   const overdue = !entry.marker && !saysGoodbye(entry.payload);
   if (overdue && age <= OVERDUE_SECONDS) return null;
   return { since: entry.time, doubtful: overdue || age <= LEASE_SECONDS };
+}
+
+function secondsBetween(before: string, after: string): number {
+  return (Date.parse(after) - Date.parse(before)) / 1000;
 }
 
 function saysGoodbye(payload: Uint8Array): boolean {
@@ -80,6 +84,22 @@ export async function unreachableAmong(connection: Connection, records: readonly
   };
   await Promise.all(records.map(look));
   return lost;
+}
+
+/** Seconds since each process's last event, by their keys, all by the server's clock. */
+export async function quietOf(connection: Connection, records: readonly ProcessRecord[]): Promise<Map<string, number>> {
+  const { names } = connection;
+  const log = new History(connection, names.store("EVENTS"));
+  const subjects = new Map(records.map(({ address }) => [names.of(address, "events"), address.key]));
+  if (!subjects.size) return new Map();
+  const one = async (subject: string): Promise<[string, Stored | null]> => [subject, await log.last(subject)];
+  // not all at once, where they are granted one by one
+  const singly = (error: unknown): Promise<[string, Stored | null][]> => {
+    if (error instanceof NotAllowed) return Promise.all([...subjects.keys()].map(one));
+    throw error;
+  };
+  const [now, last] = await Promise.all([log.now(), log.lastOf([...subjects.keys()]).catch(singly)]);
+  return new Map([...last].flatMap(([subject, entry]) => (entry ? [[subjects.get(subject)!, Math.max(0, secondsBetween(entry.time, now))]] : [])));
 }
 
 /** Tell each time that the owner of a process has gone without ending its run; returns how to stop that. */

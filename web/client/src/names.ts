@@ -67,7 +67,7 @@ export class Names {
   }
 
   /** One that ends in who speaks. */
-  by(address: Address, kind: "inbox" | "delivered" | "control", sender: string): string {
+  by(address: Address, kind: "inbox" | "delivered" | "control" | "viewers", sender: string): string {
     return `${this.prefix}.${address.key}.${kind}.${sender}`;
   }
 

@@ -2,7 +2,7 @@
 
 import type { Connection } from "./connection.js";
 import { send } from "./control.js";
-import type { Command, Json, Receipt } from "./messages.js";
+import type { Command, Json, ProcessEvent, Receipt } from "./messages.js";
 import { newToken } from "./names.js";
 import type { Address } from "./names.js";
 import { recordAt } from "./registry.js";
@@ -45,6 +45,21 @@ export class ProcessHandle {
   /** Watch it: its events from the first of its latest run, live, until that run ends. */
   tail(options: TailOptions = {}): Tail {
     return new Tail(this.connection, this.address, options);
+  }
+
+  /**
+   * Up to n events before that offset, in order: a page, for scrolling back. Empty at the start of the log, and of what
+   * retention took. Throws: as iterating a tail.
+   */
+  async before(offset: number, n = 100): Promise<ProcessEvent[]> {
+    const page: ProcessEvent[] = [];
+    const start = { kind: "above", offset: offset - n - 1 } as const;
+    for await (const item of new Tail(this.connection, this.address, { run: "all", follow: false }, start)) {
+      if (item.kind !== "event") continue;
+      if (item.offset < offset) page.push(item);
+      if (item.offset >= offset - 1) break;
+    }
+    return page;
   }
 
   /** What the registry says of it, live or ended; null if it knows nothing. */

@@ -61,6 +61,8 @@ export interface ProcessRecord {
   readonly allow: readonly string[];
   /** what it waits for people to answer, shortened */
   readonly asks: readonly { readonly ask: string; readonly question: string; readonly choices?: readonly Json[] }[];
+  /** who watches, and in how many places; some of very many */
+  readonly viewers: Readonly<Record<string, number>>;
   /** exit code once ended */
   readonly code: number | null;
   /** time of the terminal event; empty while it lives */
@@ -74,7 +76,7 @@ export function parseRecord(payload: Uint8Array): ProcessRecord {
   if (["namespace", "id", "kind", "node", "epoch", "run", "state", "started", "updated"].some((name) => raw[name] === undefined)) {
     throw new BadPayload("registry record is not one of ours");
   }
-  const none = { labels: {}, parent: "", title: "", pty: false, allow: [], asks: [], code: null, ended: "" };
+  const none = { labels: {}, parent: "", title: "", pty: false, allow: [], asks: [], viewers: {}, code: null, ended: "" };
   return { ...none, ...(others as Json), address: new Address(namespace, id) };
 }
 

@@ -10,7 +10,7 @@ import type { Msg } from "@nats-io/nats-core";
 import { Compact } from "./compact.js";
 import { passes } from "./connection.js";
 import type { Connection } from "./connection.js";
-import { NoServer } from "./errors.js";
+import { BadPayload, NoServer } from "./errors.js";
 import { bucket, History } from "./history.js";
 import type { Stored } from "./history.js";
 import { watchOwner } from "./liveness.js";
@@ -20,6 +20,7 @@ import type { Address } from "./names.js";
 import { BUFFER } from "./reader.js";
 import type { Action, Order, Reader } from "./reader.js";
 import { recordAt } from "./registry.js";
+import { announce } from "./presence.js";
 import { readClaim, readerAt } from "./start.js";
 import type { Start } from "./start.js";
 import { clock, Signal, sleep } from "./waiting.js";
@@ -33,12 +34,18 @@ const MAX_BACKOFF_SECONDS = 1;
 export interface TailOptions {
   /** a cursor to go on behind */
   readonly after?: string;
+  /** begin with the last n events */
+  readonly n?: number;
+  /** begin that many seconds ago, by the server's clock */
+  readonly since?: number;
   /** the number of an earlier run, or "all"; the latest unless said */
   readonly run?: number | "all";
   /** false: stop at the end of what is stored */
   readonly follow?: boolean;
   /** give one event for a streamed text that is complete */
   readonly compact?: boolean;
+  /** false: not to be counted among the process's viewers while it follows */
+  readonly announce?: boolean;
   /** stop watching when it is aborted: the iteration ends */
   readonly signal?: AbortSignal;
 }
@@ -55,6 +62,8 @@ export class Tail implements AsyncIterableIterator<Item> {
   readonly #start: Start;
   readonly #follow: boolean;
   readonly #untilEnd: boolean;
+  readonly #watches: boolean;
+  readonly #announces: boolean;
   readonly #heard = new Signal();
   readonly #forgets: (() => void)[];
   #turn: Promise<unknown> = Promise.resolve(); // one `next` after the other
@@ -79,13 +88,15 @@ export class Tail implements AsyncIterableIterator<Item> {
   constructor(
     private readonly connection: Connection,
     private readonly address: Address,
-    { after, run, follow = true, compact = false, signal }: TailOptions,
+    { compact = false, signal, ...options }: TailOptions,
+    /** for our own reads, which nobody need hear of and that hear of no owner */
     start?: Start,
   ) {
-    this.#start =
-      start ?? (after !== undefined ? { kind: "cursor", cursor: parseCursor(after) } : run === "all" ? { kind: "first" } : { kind: "run", run });
-    this.#untilEnd = run !== "all";
-    this.#follow = follow;
+    this.#start = start ?? startOf(options);
+    this.#untilEnd = options.run !== "all";
+    this.#follow = options.follow ?? true;
+    this.#watches = this.#follow && !start;
+    this.#announces = this.#watches && (options.announce ?? true);
     this.#compact = compact ? new Compact() : null;
     this.#subject = connection.names.of(address, "events");
     this.#history = new History(connection, connection.names.store("EVENTS"));
@@ -186,7 +197,8 @@ export class Tail implements AsyncIterableIterator<Item> {
     this.#reconnected = false;
     this.#reader = reader;
     this.#apply(reader.start());
-    if (this.#follow && this.#start.kind !== "behind") {
+    if (this.#announces) this.#forgets.push(announce(connection, address));
+    if (this.#watches) {
       this.#forgets.push(
         watchOwner(connection, address, (said) => {
           this.#give(said);
@@ -323,4 +335,14 @@ export class Tail implements AsyncIterableIterator<Item> {
     this.#give(notice("ended", { run: record.run, status: record.state, code: record.code }, address));
     this.#finish();
   }
+}
+
+/** Where to begin. Throws: BadPayload. */
+function startOf({ after, n, since, run }: TailOptions): Start {
+  const said = [after, n, since, run].filter((choice) => choice !== undefined);
+  if (said.length > 1) throw new BadPayload("choose one of after, n, since and run: each says where the tail begins");
+  if (after !== undefined) return { kind: "cursor", cursor: parseCursor(after) };
+  if (n !== undefined) return { kind: "last", n };
+  if (since !== undefined) return { kind: "since", seconds: since };
+  return run === "all" ? { kind: "first" } : { kind: "run", run };
 }

@@ -29,6 +29,7 @@ def a_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.setenv("NATSPROC_HOME", str(folder))
     monkeypatch.setattr(embedded, "PORT", free_port())
     monkeypatch.setattr(embedded, "WS_PORT", free_port())
+    monkeypatch.setattr(embedded, "PAGES_PORT", free_port())
     home = Home(folder)
     try:
         yield home

@@ -18,7 +18,7 @@ from types import ModuleType
 from natsproc.access import write_private
 from natsproc.errors import Error
 
-from .home import Home, State, is_wildcard
+from .home import LOOPBACK, Home, State, is_loopback, is_wildcard
 from .trust import context_for
 
 _UNKNOWN = (18, 19, 20, 21)  # OpenSSL's verify codes for an authority that it does not know
@@ -117,6 +117,12 @@ def local_names(state: State) -> list[str]:
     """Names and addresses by which a server that listens there may be reached, besides the one that it listens on."""
     names = [socket.gethostname(), "localhost", "127.0.0.1", "::1"]
     return [*names, *machine_addresses()] if is_wildcard(state.host) else names
+
+
+def hosts_of(state: State) -> list[str]:
+    """By what names and addresses a browser may reach it."""
+    far = [] if is_loopback(state.host) else local_names(state)
+    return list(dict.fromkeys(["localhost", LOOPBACK, state.near, *far]))
 
 
 def machine_addresses() -> list[str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from natsproc.access import Authority, claims_of, write_private
 from natsproc.errors import NoServer, ServerUnfit
 
-from .certificates import local_names
-from .home import LOOPBACK, Durable, Home, State, host_port, is_loopback
+from .certificates import hosts_of
+from .home import Durable, Home, State, host_port
 
 _SYNC = {"interval": "1s", "always": "always"}
 
@@ -92,13 +92,10 @@ logfile_max_num: 3
 
 
 def _listeners(home: Home, state: State) -> str:
-    """TLS, if any, and the WebSocket, for pages of this very server's hosts only."""
-    near_only = is_loopback(state.host)
-    hosts = dict.fromkeys(["localhost", LOOPBACK, state.near, *([] if near_only else local_names(state))])
-    scheme = "https" if state.tls else "http"
-    origins = json.dumps([f"{scheme}://{host_port(host, state.ws_port)}" for host in hosts])
-    cert, key = (state.cert, state.key) if state.cert else (home.server_pem, home.server_pem)
-    files = f"cert_file: {_quoted(Path(cert))}, key_file: {_quoted(Path(key))}"
+    """TLS, if any, and the WebSocket, for our own pages and those that `up --origin` named."""
+    origins = json.dumps([*map(state.pages_url_at, hosts_of(state)), *state.origins])
+    cert, key = home.certificate(state)
+    files = f"cert_file: {_quoted(cert)}, key_file: {_quoted(key)}"
     tls = f"tls {{ {files}, timeout: 10 }}" if state.tls else ""
     where = (
         f'listen: "{host_port(state.host, state.ws_port)}", {f"tls {{ {files} }}" if tls else "no_tls: true"}'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,10 +16,12 @@ from natsproc.protocol.names import DEFAULT_PREFIX, Names, new_token
 
 from . import certificates, joined
 from .config import find_program, version_of
-from .home import Durable, Home, State
+from .home import PAGES_PORT, Durable, Home, State
+from .ports import choose_port, is_free
 
 PORT, WS_PORT = 4222, 9222
 READY_SECONDS = 60.0
+LEAVE_SECONDS = 2.0  #: until pages whose supervisor was killed have let go of their port
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Wishes:
     cert: str | None = None  #: absolute paths, as `key` and `ca`; empty for a certificate of the home's own
     key: str | None = None
     ca: str | None = None
+    pages_port: int | None = None
+    origins: tuple[str, ...] | None = None  #: of people's own pages, as `check_origin` has them
 
     def over(self, state: State) -> State:
         """The settings of a home with these instead."""
@@ -107,7 +110,7 @@ def _launch(home: Home, wishes: Wishes) -> State:
             )  # fmt: skip
         if _comes_up(home, state):
             return state
-        if _is_free(state.host, state.port) and _is_free(state.host, state.ws_port):
+        if is_free(state.host, state.port) and is_free(state.host, state.ws_port):
             break
     raise _failure(home)
 
@@ -129,43 +132,20 @@ def _failure(home: Home) -> Error:
 def _settle(home: Home, wishes: Wishes) -> State:
     """Choose ports and store: as wished, else as remembered, else the default, else any free port."""
     state = wishes.over(home.load() or State(f"natsproc-{new_token(8)}", PORT, WS_PORT))
-    if not _is_free(state.host, 0):
+    remembered = state.pages_port != 0
+    state = replace(state, pages_port=state.pages_port or PAGES_PORT)
+    if not is_free(state.host, 0):
         raise Error(f"{state.host} is no address of this machine that a server could listen on")
-    port = _choose_port(state.host, state.port, asked=wishes.port is not None)
-    ws_port = _choose_port(state.host, state.ws_port, asked=wishes.ws_port is not None, besides=port)
-    state = certificates.settle(home, replace(state, port=port, ws_port=ws_port))
+    port = choose_port(state.host, state.port, asked=wishes.port is not None)
+    ws_port = choose_port(state.host, state.ws_port, asked=wishes.ws_port is not None, besides=(port,))
+    pages_port = choose_port(
+        state.host, state.pages_port, asked=wishes.pages_port is not None, besides=(port, ws_port),
+        patience=LEAVE_SECONDS if remembered else 0.0,
+    )  # fmt: skip
+    state = replace(state, port=port, ws_port=ws_port, pages_port=pages_port)
+    state = certificates.settle(home, state)
     certificates.prove(home, state)
     return state
-
-
-def _choose_port(host: str, port: int, *, asked: bool, besides: int = 0) -> int:
-    if port != besides and _is_free(host, port):
-        return port
-    if asked:
-        raise Error(f"port {port} is taken; leave it out and natsproc takes a free one")
-    with _bound(host, 0) as probe:
-        return int(probe.getsockname()[1])
-
-
-def _is_free(host: str, port: int) -> bool:
-    try:
-        _bound(host, port).close()
-    except OSError:
-        return False
-    return True
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket on that address, as nats-server would have it. Raises: OSError."""
-    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    probe = socket.socket(family)
-    try:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
-    except OSError:
-        probe.close()
-        raise
-    return probe
 
 
 def _make_mesh(home: Home, state: State, prefix: str, limits: Limits | None) -> None:

@@ -24,6 +24,7 @@ from natsproc.errors import Error, TimedOut
 
 Durable = Literal["interval", "always"]
 LOOPBACK = "127.0.0.1"
+PAGES_PORT = 9223  #: unless it is taken
 _LOOPBACK_OF = {"0.0.0.0": LOOPBACK, "::": "::1"}
 
 
@@ -59,11 +60,16 @@ class State:
     cert: str = ""  #: a certificate that was given, its key and its authority, as paths; else the home's own
     key: str = ""
     ca: str = ""
+    pages_port: int = 0  #: of the pages for browsers; 0 in a home that an earlier version made
+    origins: tuple[str, ...] = ()  #: whose pages besides ours may open a WebSocket
     tls_name: str = ""  #: in the certificate, by which clients know the server
     certificate_ends: float = 0.0  #: seconds since 1970
     version: str = ""  #: of the nats-server that ran last
     started: float = 0.0  #: seconds since 1970
     restarts: int = 0  #: since `natsproc up`
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "origins", tuple(self.origins))  # JSON has lists
 
     @property
     def near(self) -> str:
@@ -85,6 +91,10 @@ class State:
     def ws_url_at(self, host: str) -> str:
         """The same for WebSocket."""
         return f"{'wss' if self.tls else 'ws'}://{host_port(host, self.ws_port)}"
+
+    def pages_url_at(self, host: str, port: int = 0) -> str:
+        """Where its pages are by that host name or address, which is their origin, too."""
+        return f"{'https' if self.tls else 'http'}://{host_port(host, port or self.pages_port)}"
 
     def answers(self, timeout: float = 1.0) -> bool:
         """Whether this very server greets on its port."""
@@ -210,6 +220,11 @@ class Home:
         """Where a mesh on another machine is remembered that this one has joined."""
         return self.folder / "joined"
 
+    def certificate(self, state: State) -> tuple[Path, Path]:
+        """The files with the server's certificate and its key, if it has TLS."""
+        own = self.server_pem
+        return (Path(state.cert), Path(state.key)) if state.cert else (own, own)
+
     def ca(self, state: State) -> str:
         """The authority by which clients know the server, as PEM; empty where it is one that the system knows.
 
@@ -284,7 +299,14 @@ class Home:
     def describe(self, state: State) -> dict[str, Any]:
         """Where the server is found, in full."""
         store = str(self.folder / state.store)
-        where = {"url": state.url, "ws_url": state.ws_url, "creds": str(self.creds), "store": store}
+        pages = state.pages_url_at(state.near)
+        where = {
+            "url": state.url,
+            "ws_url": state.ws_url,
+            "pages_url": pages,
+            "creds": str(self.creds),
+            "store": store,
+        }
         ca = {"ca": str(self.ca_pem)} if state.tls and not state.cert else {}
         return {**asdict(state), **where, **ca}
 

@@ -1,4 +1,4 @@
-"""The supervisor: a small process of its own session that keeps one nats-server running, and a gate beside it.
+"""The supervisor: a small process of its own session that keeps one nats-server running, a gate and the pages beside it.
 
 `python -m natsproc.server.supervisor HOME` returns once the daemon holds its lock. It imports neither NATS
 nor pydantic, so it stays small.
@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from natsproc.access import Authority, write_private
 from natsproc.errors import Error
 
 from . import certificates
 from .config import find_program, server_config, version_of
-from .home import Home, State
+from .home import PAGES_PORT, Home, State
+from .ports import choose_port
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 LOOK_SECONDS = 0.1
@@ -36,15 +40,16 @@ def supervise(home: Home) -> None:
     One that never came up is not tried again: whoever started it is waiting to hear why. Afterwards
     nothing makes it give up, a full disk or a program that is just being upgraded included.
     """
-    gate = GateKeeper(home)
+    beside = Beside(Keeper("gate", lambda: str(home.folder)), Keeper("pages", lambda: pages_settings(home)))
     try:
-        _supervise(home, gate)
+        _supervise(home, beside)
     finally:
-        gate.stop()
+        for keeper in beside:
+            keeper.stop()
 
 
-def _supervise(home: Home, gate: GateKeeper) -> None:
-    run(home, gate, restarts=0)
+def _supervise(home: Home, beside: Beside) -> None:
+    run(home, beside, restarts=0)
     delay = FIRST_DELAY
     for restarts in itertools.count(1):
         _log(f"starting it again in {delay:g} s")
@@ -52,14 +57,14 @@ def _supervise(home: Home, gate: GateKeeper) -> None:
         delay = min(delay * 2, LONGEST_DELAY)
         began = time.monotonic()
         try:
-            run(home, gate, restarts)
+            run(home, beside, restarts)
         except (Error, OSError) as error:
             _log(f"cannot start nats-server: {error}")
         if time.monotonic() - began > WELL_AFTER:
             delay = FIRST_DELAY
 
 
-def run(home: Home, gate: GateKeeper, restarts: int) -> None:
+def run(home: Home, beside: Beside, restarts: int) -> None:
     """Run nats-server once, until it ends. Raises: Error if it ended before it was ready."""
     process, state = spawn(home, restarts)
     while not (up := state.answers()) and process.poll() is None:
@@ -67,9 +72,11 @@ def run(home: Home, gate: GateKeeper, restarts: int) -> None:
     _log(f"nats-server {state.version}, pid {process.pid}: {state.url if up else 'not ready'}")
     due = time.monotonic() + RENEW_SECONDS
     while up and process.poll() is None:
-        gate.look()
+        for keeper in beside:
+            keeper.look()
         if time.monotonic() > due:
-            state, due = renew(home, state, process.pid), time.monotonic() + RENEW_SECONDS
+            state = renew(home, state, process.pid, *beside.pages.pids)
+            due = time.monotonic() + RENEW_SECONDS
         time.sleep(LOOK_SECONDS)
     code = process.wait()
     _log(f"nats-server, pid {process.pid}, ended with {code}")
@@ -77,22 +84,36 @@ def run(home: Home, gate: GateKeeper, restarts: int) -> None:
         raise Error("it ended before it was ready")
 
 
-def renew(home: Home, state: State, pid: int) -> State:
-    """Have the running nats-server take up a new certificate, if it is time or one was put there; who is connected stays so."""
+def renew(home: Home, state: State, *pids: int) -> State:
+    """Have the running nats-server, and the pages, take up a new certificate, if it is time or one was put there; who is connected stays so."""
     now = _certified(home, state)
     if now.certificate_ends != state.certificate_ends:
         with contextlib.suppress(OSError):
             home.save(now)
-        os.kill(pid, signal.SIGHUP)
+        for pid in pids:
+            os.kill(pid, signal.SIGHUP)
         _log("a new certificate is taken up")
     return now
 
 
-class GateKeeper:
-    """Keeps the gate running, a process of its own: nothing of NATS is loaded here."""
+def pages_settings(home: Home) -> str:
+    """What the pages have to know, as the one argument of their process. Raises: Error."""
+    state = home.load()
+    if state is None:
+        raise Error(f"{home.folder}/state.json is gone")
+    cert, key = home.certificate(state) if state.tls else ("", "")
+    return json.dumps({
+        "name": state.name, "host": state.host, "port": state.pages_port,
+        "connect": [state.ws_url_at(host) for host in certificates.hosts_of(state)],
+        "ws": ["wss" if state.tls else "ws", state.ws_port], "cert": str(cert), "key": str(key),
+    })  # fmt: skip
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+
+class Keeper:
+    """Keeps a helper running, a process of its own: nothing of NATS or HTTP is loaded here."""
+
+    def __init__(self, module: str, argument: Callable[[], str]) -> None:
+        self._module, self._argument = module, argument
         self._process: subprocess.Popen[bytes] | None = None
         self._delay = FIRST_DELAY
         self._due = 0.0
@@ -103,18 +124,30 @@ class GateKeeper:
         if (self._process and self._process.poll() is None) or now < self._due:
             return
         if self._process:
-            _log(f"the gate, pid {self._process.pid}, ended with {self._process.returncode}")
+            _log(f"{self._module}, pid {self._process.pid}, ended with {self._process.returncode}")
         self._delay = FIRST_DELAY if now - self._due > WELL_AFTER else min(self._delay * 2, LONGEST_DELAY)
         self._due = now + self._delay
-        with contextlib.suppress(OSError):
-            command = [sys.executable, "-m", "natsproc.server.gate", str(self._home.folder)]
+        with contextlib.suppress(OSError, Error):
+            command = [sys.executable, "-m", f"natsproc.server.{self._module}", self._argument()]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE)  # which ends with this process
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Its process, if it runs."""
+        return (self._process.pid,) if self._process and self._process.poll() is None else ()
 
     def stop(self) -> None:
         """End it, and return when it is gone."""
         if self._process:
             self._process.kill()
             self._process.wait()
+
+
+class Beside(NamedTuple):
+    """What runs beside the nats-server."""
+
+    gate: Keeper
+    pages: Keeper
 
 
 def spawn(home: Home, restarts: int) -> tuple[subprocess.Popen[bytes], State]:
@@ -126,6 +159,9 @@ def spawn(home: Home, restarts: int) -> tuple[subprocess.Popen[bytes], State]:
     state = replace(state, version=version_of(program), restarts=restarts, started=time.time())
     config = home.folder / "server.conf"
     with contextlib.suppress(OSError):  # on a full disk those of the last start will do
+        if not state.pages_port:  # the home is of an earlier version
+            taken = (state.port, state.ws_port)
+            state = replace(state, pages_port=choose_port(state.host, PAGES_PORT, besides=taken))
         state = _certified(home, state)
         home.save(state)
         write_private(config, server_config(home, state, authority))

@@ -31,5 +31,7 @@ def test_a_built_wheel_works_alone(tmp_path):
         assert tailed.returncode == 0, tailed.stderr
         assert "from the wheel" in tailed.stdout
         assert call(bin / "natsproc", "wait", "w1").returncode == 7
+        assets = "import natsproc.server.pages as p; print(*p.load())"
+        assert "/" in call(bin / "python", "-c", assets).stdout.split()
     finally:
         call(bin / "natsproc", "down")

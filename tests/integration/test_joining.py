@@ -83,7 +83,7 @@ async def test_by_tls_alone_and_by_the_authority_of_the_home(home):
 
 
 async def test_over_ipv6(home, other):
-    if not embedded._is_free("::1", 0):
+    if not embedded.is_free("::1", 0):
         pytest.skip("NOT TESTED: this machine has no IPv6")
     embedded.start(home, replace(TLS, host="::"))
     assert embedded.status(home)["url"] == f"tls://[::1]:{home.load().port}"
@@ -103,7 +103,7 @@ def test_secrets_of_the_authority_are_for_its_owner_alone(home):
 def test_a_browser_comes_in_by_tls_from_pages_of_this_server_only(home, host):
     embedded.start(home, replace(TLS, host=host))
     ws_url = embedded.status(home)["ws_url"]
-    port = ws_url.rpartition(":")[2]
+    port = home.load().pages_port
     context = ssl.create_default_context(cafile=home.ca_pem)
     own = ["127.0.0.1", "localhost", *(certificates.machine_addresses() if host == "0.0.0.0" else [])]
     for name in (f"[{name}]" if ":" in name else name for name in own):

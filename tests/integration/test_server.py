@@ -143,7 +143,7 @@ def websocket_answer(ws_url: str, origin: str | None = None, tls: ssl.SSLContext
 def test_pages_of_other_sites_get_no_websocket(home):
     embedded.start(home)
     ws_url = embedded.status(home)["ws_url"]
-    port = ws_url.rpartition(":")[2]
+    port = embedded.PAGES_PORT
     assert websocket_answer(ws_url, f"http://localhost:{port}") == 101
     assert websocket_answer(ws_url, f"http://127.0.0.1:{port}") == 101
     for stranger in ("https://example.com", "http://localhost:1", f"https://localhost:{port}", "null"):

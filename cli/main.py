@@ -23,6 +23,8 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
     "Watch": {
         "tail": "Show a process's events, from its first, live, until it ends.",
         "logs": "Show the events stored so far.",
+        "play": "Replay a run with its timing.",
+        "export": "Write a run to a file: for terminal players, or as JSON lines.",
         "attach": "Watch a process and type to it.",
         "wait": "Wait for a process to end, and exit with its code.",
     },

@@ -63,6 +63,11 @@ def _draw(text: str | bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def over_the_last_line(text: str, width: int) -> str:
+    """What shows a remark of ours over the last line of a screen that a program draws."""
+    return f"\x1b7\x1b[999;1H\x1b[0;7m{f'natsproc: {text}'[: width - 1]}\x1b[0m\x1b[K\x1b8"
+
+
 class _Display:
     """Our terminal: the command's screen, and over its last line what we have to say."""
 
@@ -113,8 +118,7 @@ class _Display:
         _draw(drawn)
 
     def _say(self, text: str) -> None:
-        width = (Size.of(1) or Size()).cols
-        _draw(f"\x1b7\x1b[999;1H\x1b[0;7m{f'natsproc: {text}'[: width - 1]}\x1b[0m\x1b[K\x1b8")
+        _draw(over_the_last_line(text, (Size.of(1) or Size()).cols))
 
     async def _repaint(self) -> None:
         """Draw what the command's terminal shows."""

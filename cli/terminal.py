@@ -25,7 +25,14 @@ _SEQUENCE: Final = re.compile(
 )
 _HARMLESS: Final = re.compile(r"\x1b\[[0-9;:]*m|\x1b\[[0-2]?K")
 _C1: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
-_UNFINISHED: Final = re.compile(r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8})?\Z")
+_DRAWING: Final = re.compile(
+    r"\x1b\[[0-9;:]*[@A-MPSTXZ`a-bdefgmrsu]"
+    r"|\x1b\[\?(?:(?:[567]|12|25|4[57]|69|104[789]|2026);?)+[hl]"  # how it draws; not mouse, focus or pasting
+    r"|\x1b[78DEHMc]|\x1b[()][0AB]|[\x0e\x0f]"
+)
+_UNFINISHED: Final = re.compile(
+    r"\x1b(?:[ -/]{0,8}|\[[0-?]{0,64}[ -/]{0,8}|[]PX^_][^\x07\x1b\n]{0,4096}\x1b?)\Z"
+)
 
 
 def hidden_line(prompt: str) -> str:
@@ -77,10 +84,12 @@ class Harmless:
     """Lets through a program's colours, carriage returns and line clears, and drops what could do harm.
 
     Titles, clipboard writes, reports that type into the reader's shell, cursor movement: all gone. A
-    sequence may be cut anywhere between two calls.
+    sequence may be cut anywhere between two calls. With `drawing` the cursor may move, too, and the screen be
+    cleared: for who gives the whole of it to one program.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, drawing: bool = False) -> None:
+        self._kept = _DRAWING if drawing else _HARMLESS
         self._rest = ""
         self.coloured = False  #: whether a colour may still be on
 
@@ -96,4 +105,4 @@ class Harmless:
         return shown
 
     def _keep(self, found: re.Match[str]) -> str:
-        return found[0] if _HARMLESS.fullmatch(found[0]) else ""
+        return found[0] if self._kept.fullmatch(found[0]) else ""

@@ -6,10 +6,11 @@ import asyncio
 import select
 import shutil
 import sys
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from natsproc.protocol.messages import Event
+from natsproc.protocol.messages import Event, Notice
 from natsproc_cli import exits
 from natsproc_cli.render import JsonView, TextView, View
 from natsproc_cli.terminal import has_colour, is_terminal
@@ -36,7 +37,7 @@ def stdout_view(output: str, *, names: bool = False) -> View:
     )
 
 
-async def show(tail: Tail, view: View) -> Event | None:
+async def show(tail: Tail | AsyncGenerator[Event | Notice, None], view: View) -> Event | None:
     """Show everything the tail yields; returns the last terminal event that it had.
 
     Raises: BrokenPipeError once nobody reads stdout any more, and what the tail raises.
@@ -56,7 +57,7 @@ async def show(tail: Tail, view: View) -> Event | None:
             view.close()
 
 
-async def _read(tail: Tail, view: View, shown: asyncio.Event) -> Event | None:
+async def _read(tail: AsyncIterable[Event | Notice], view: View, shown: asyncio.Event) -> Event | None:
     terminal: Event | None = None
     async for item in tail:
         view.show(item)

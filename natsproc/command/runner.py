@@ -152,6 +152,7 @@ class Runner:
         theirs.callback(os.close, terminal.slave)
         self._screen = Screen(size)
         self._feeder = Feeder(os.dup(terminal.master), terminal)
+        await self._process.emit("screen", size._asdict())
         self._pump(os.dup(terminal.master), "stdout", 1)
         return terminal.slave, terminal.slave, terminal.slave
 

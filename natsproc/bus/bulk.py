@@ -12,12 +12,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from natsproc.errors import Error
+from natsproc.protocol.bundle import StoredEntry
 from natsproc.protocol.names import new_token, node_inbox
 
 from .connection import Connection
@@ -29,16 +30,6 @@ _FORGET_AFTER = 5_000_000_000
 
 class ReadFailed(Error):
     """A read of stored entries broke off. What it gave holds; begin anew behind the last entry."""
-
-
-class StoredEntry(NamedTuple):
-    """One message of a stream."""
-
-    position: int
-    payload: bytes
-    time: str  #: the server's clock, RFC 3339
-    subject: str
-    headers: Mapping[str, str] | None = None
 
 
 @lru_cache

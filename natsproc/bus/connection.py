@@ -27,7 +27,7 @@ from natsproc.protocol.names import Names, client_inbox, new_token, node_inbox
 from .endpoint import Endpoint as Endpoint
 from .mended import MendedClient, stopped
 from .renewal import REFUSED, Renewal
-from .route import HEADROOM, NoGate, Route, failure_of
+from .route import HEADROOM, Answers, NoGate, Route, failure_of
 from .route import Headers as Headers
 from .route import NoResponders as NoResponders
 
@@ -340,10 +340,15 @@ class Connection:
         queue: asyncio.Queue[Msg | Exception] = asyncio.Queue(limit)
         token = new_token(12)
 
-        def tell(item: Msg | Exception) -> None:
+        answers = Answers()
+
+        def tell(item: Msg | Exception | None) -> None:
+            if isinstance(item, Msg) and self._route:
+                item = answers.whole(item)
             if isinstance(item, Msg):
                 item = failure_of(item, subject, self.sender, gated=self.gated) or item
-            queue.put_nowait(item)
+            if item is not None:
+                queue.put_nowait(item)
 
         def lost() -> None:
             tell(NoServer(f"the connection to {self.url} was lost before {subject} was answered"))

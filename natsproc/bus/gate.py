@@ -19,16 +19,20 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from natsproc.errors import BadName, BadPayload, Error, NoServer, NotAllowed
+from natsproc.protocol.bundle import BUNDLE, Bundle, StoredEntry, in_parts
 from natsproc.protocol.gate import RIGHTS, TARGET, Ask, Scope, understand
 from natsproc.protocol.messages import decode_object, encode
 from natsproc.protocol.names import new_token, node_inbox, reply_is_own
 
 from .connection import Connection
+from .history import entry_of
 from .route import GATE, Headers
 
 QUEUE = "gate"  #: of all gates on a server, one answers
 READS = 4  #: long reads at once
 LINE = 100  #: of one sender that wait
+LARGEST = 256 * 1024  #: bytes of a bundle of entries
+AROUND = 4096  #: bytes for the headers of an answer
 PATIENCE = 10.0  #: seconds after which nothing more is passed on of an answer
 _TOLD = ("ts", "config", "type")  # what a stream's description says that is nobody's in particular
 _PASSED = (
@@ -44,6 +48,8 @@ class _Asked:
     sender: str
     reply: str
     ask: Ask
+    bundles: bool  #: whether who asks takes bundles, and answers in parts
+    bundle: Bundle = field(default_factory=lambda: Bundle(LARGEST))
     until: float = 0.0
     count: int = 1  #: messages that it came to
     stored: dict[int, dict[str, Any]] = field(default_factory=dict)  #: what was said of each
@@ -101,7 +107,7 @@ class Gate:
             await self._refuse(msg.reply, str(error))
             return
         self.served += 1
-        asked = _Asked(scope.sender, msg.reply, ask)
+        asked = _Asked(scope.sender, msg.reply, ask, BUNDLE in headers)
         if ask.answers != "many":
             await self._make(asked)
         elif len(waiting := self._waiting.setdefault(scope.sender, deque())) < LINE:
@@ -161,18 +167,47 @@ class Gate:
             if len(asked.stored) < asked.count:
                 return
             data = encode(_summed_up(asked.stored))
-        if kind == "many" and "Nats-Sequence" in found:
-            asked.until = self._clock() + PATIENCE
-            token = ""
         if kind == "info":
             data = _trimmed(data)
-        headers = {name: found[name] for name in _PASSED if name in found}
-        await self._answer(asked.reply, data, headers | {GATE: "1"})
-        await self._over(token)
+        entry = entry_of(msg) if kind == "many" else None
+        if entry and asked.bundles:
+            await self._bundle(asked, entry, int(found["Nats-Last-Sequence"]), found)
+        else:
+            await self._send(asked)
+            await self._answer(asked, data, _passed(found))
+        if entry:
+            asked.until = self._clock() + PATIENCE
+        else:
+            await self._over(token)
+
+    async def _bundle(
+        self, asked: _Asked, entry: StoredEntry, after: int, headers: Mapping[str, str]
+    ) -> None:
+        """Put an entry into a bundle; one that is too large for any goes by itself."""
+        if asked.bundle.add(entry, after):
+            return
+        await self._send(asked)
+        if not asked.bundle.add(entry, after):
+            await self._answer(asked, entry.payload, _passed(headers))
+
+    async def _send(self, asked: _Asked) -> None:
+        if data := asked.bundle.take():
+            await self._answer(asked, data, {BUNDLE: "1", GATE: "1"})
+
+    async def _answer(self, asked: _Asked, data: bytes, headers: Headers) -> None:
+        """Answer in as many messages as it takes."""
+        limit = self._connection.max_payload - AROUND
+        if len(data) > limit and not asked.bundles:
+            await self._refuse(
+                asked.reply, "that is more than fits into one message: a newer natsproc reads it"
+            )
+            return
+        for part, header in in_parts(data, limit):
+            await self._publish(asked.reply, part, headers | header)
 
     async def _refuse(self, reply: str, why: str) -> None:
         self.refused += 1
-        await self._answer(
+        await self._publish(
             reply, b"", {"Status": "403", "Description": " ".join(why.split())[:500], GATE: "1"}
         )
 
@@ -184,7 +219,7 @@ class Gate:
                 asyncio.create_task(self._refuse(asked.reply, why))
                 asyncio.create_task(self._over(token))
 
-    async def _answer(self, reply: str, data: bytes, headers: Headers) -> None:
+    async def _publish(self, reply: str, data: bytes, headers: Headers) -> None:
         try:
             await self._connection.publish(reply, data, headers=headers)
         except Error:
@@ -197,6 +232,10 @@ class Gate:
             now = self._clock()
             for token in [token for token, asked in self._asked.items() if asked.until < now]:
                 await self._over(token)
+
+
+def _passed(headers: Mapping[str, str]) -> Headers:
+    return {name: headers[name] for name in _PASSED if name in headers} | {GATE: "1"}
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

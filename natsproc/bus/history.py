@@ -15,10 +15,11 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from natsproc.errors import NoServer, ServerUnfit, TimedOut
+from natsproc.protocol.bundle import BUNDLE, StoredEntry, unbundle
 from natsproc.protocol.messages import Entry, encode
 from natsproc.protocol.records import Cut
 
-from .bulk import PATIENCE, Bulk, ReadFailed, StoredEntry
+from .bulk import PATIENCE, Bulk, ReadFailed
 from .connection import ApiError, Connection, Headers, NoResponders
 
 __all__ = ["History", "ReadFailed", "StoredEntry"]
@@ -36,13 +37,23 @@ def parse_header_block(block: bytes) -> Headers:
     return {name.strip(): value.strip() for name, colon, value in lines if colon}
 
 
-def _entry(msg: Msg) -> StoredEntry | None:
+def entry_of(msg: Msg) -> StoredEntry | None:
     """A direct get's reply; None if it is a status. A sender's own `Status` header fools nobody."""
     headers: Mapping[str, str] = msg.headers or {}
     if "Nats-Sequence" not in headers:
         return None
     position, time = int(headers["Nats-Sequence"]), headers["Nats-Time-Stamp"]
     return StoredEntry(position, msg.data, time, headers["Nats-Subject"], headers)
+
+
+def _entries_of(msg: Msg) -> tuple[int, list[StoredEntry]]:
+    """What an answer to a read of many has, and which entry that comes after; nothing if it is a status."""
+    headers: Mapping[str, str] = msg.headers or {}
+    if entry := entry_of(msg):
+        return int(headers["Nats-Last-Sequence"]), [entry]
+    if BUNDLE in headers:
+        return unbundle(msg.data)
+    return int(headers.get("Nats-Last-Sequence", 0)), []
 
 
 @contextmanager
@@ -83,7 +94,7 @@ class History:
 
     async def _ask(self, subject: str, body: bytes = b"") -> StoredEntry | None:
         try:
-            return _entry(await self.connection.request(subject, body, node=True))
+            return entry_of(await self.connection.request(subject, body, node=True))
         except NoResponders:
             await self.now()  # or there is no such stream
             raise
@@ -141,25 +152,46 @@ class History:
             with read_failures():
                 last = await self.last_from_leader(subject)
             upto = last.position if last else 0
-        beyond = False
-        while after < upto:
+        async with aclosing(self._lists(subject, after, upto)) as lists:
+            async for entries in lists:
+                wanted = [entry for entry in entries if entry.position <= upto]
+                if wanted:
+                    after = wanted[-1].position
+                    yield wanted
+                if len(wanted) < len(entries):
+                    return
+        if after < upto:
+            await self._make_sure(subject, after, upto)
+
+    async def _lists(self, subject: str, after: int, upto: int) -> AsyncGenerator[list[StoredEntry], None]:
+        """As `read`, as some replica has it, and maybe beyond. One list is fetched while another is dealt with."""
+        fetching = self._fetch(subject, after) if after < upto else None
+        long = False
+        try:
+            while fetching:
+                entries, pending = await fetching
+                after = entries[-1].position if entries else upto
+                long = pending > _CHUNK and not self.connection.gated
+                fetching = self._fetch(subject, after) if pending and after < upto and not long else None
+                yield entries
+        finally:
+            if fetching:
+                fetching.cancel()
+        if long and after < upto:
+            async with aclosing(self._bulk(subject, after, upto)) as bulk:
+                async for entries in bulk:
+                    yield entries
+
+    def _fetch(self, subject: str, after: int) -> asyncio.Future[tuple[list[StoredEntry], int]]:
+        async def fetch() -> tuple[list[StoredEntry], int]:
             body = {"seq": after + 1, "next_by_subj": subject, "batch": _CHUNK, "max_bytes": _CHUNK_BYTES}
             async with self.connection.reads:
-                entries, pending = await self._batch(body)
-            wanted = [entry for entry in entries if entry.position <= upto]
-            if wanted:
-                after = wanted[-1].position
-                yield wanted
-            beyond = len(wanted) < len(entries)
-            if beyond or not pending:
-                break
-            if pending > _CHUNK and not self.connection.gated:
-                async with aclosing(self._bulk(subject, after, upto)) as bulk:
-                    async for entries in bulk:
-                        yield entries
-                return
-        if after < upto and not beyond:
-            await self._make_sure(subject, after, upto)
+                return await self._batch(body)
+
+        fetching = asyncio.ensure_future(fetch())
+        # it may be awaited by nobody
+        fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return fetching
 
     async def _bulk(self, subject: str, after: int, upto: int) -> AsyncGenerator[list[StoredEntry], None]:
         with read_failures():
@@ -188,16 +220,16 @@ class History:
                 while True:
                     item = await self._next_reply(queue)
                     headers = item.headers or {}
-                    entry = _entry(item)
-                    if entry is None and headers.get("Status") == "404":
+                    after, found = _entries_of(item)
+                    if not found and headers.get("Status") == "404":
                         return [], 0
-                    if entry is None and headers.get("Status") != "204":
+                    if not found and headers.get("Status") != "204":
                         raise ReadFailed(f"{self.stream}: {headers.get('Description', 'not understood')}")
-                    if int(headers["Nats-Last-Sequence"]) != (entries[-1].position if entries else 0):
+                    if after != (entries[-1].position if entries else 0):
                         raise ReadFailed(f"{self.stream}: an entry was lost on the way")
-                    if entry is None:
+                    if not found:
                         return entries, int(headers["Nats-Num-Pending"])
-                    entries.append(entry)
+                    entries += found
 
     async def _next_reply(self, queue: asyncio.Queue[Msg | Exception]) -> Msg:
         if queue.empty():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nats.aio.msg import Msg
 
-from natsproc.errors import BadPayload, Error, NotAllowed
+from natsproc.errors import BadPayload, Error, NotAllowed, TimedOut
+from natsproc.protocol.bundle import BUNDLE, PART, Parts
 from natsproc.protocol.gate import TARGET, is_stored, understand
 from natsproc.protocol.names import Names
 
@@ -43,13 +44,30 @@ class Route:
         if not is_stored(self.names, subject):
             return subject, headers
         scope, _ = understand(self.names, self.sender, subject, payload, headers)
-        return scope.subject(self.names), {**headers, TARGET: subject}
+        return scope.subject(self.names), {**headers, TARGET: subject, BUNDLE: "1"}
 
     def where(self, subject: str) -> str:
         """Where the server may deny what is sent to a subject, as far as that can be told without the payload."""
         with suppress(NotAllowed, BadPayload):
             return self.of(subject, b"", {})[0]
         return subject
+
+
+class Answers:
+    """What a gate answers to one request: what is too large for one message is put together again."""
+
+    def __init__(self) -> None:
+        self._parts = Parts()
+
+    def whole(self, msg: Msg) -> Msg | Error | None:
+        """A message as it was meant, or what is wrong with it; None if more of it is to come."""
+        if (part := (msg.headers or {}).get(PART)) is None:
+            return msg
+        try:
+            data = self._parts.join(part, msg.data)
+        except BadPayload as error:
+            return TimedOut(f"a part of an answer was lost on the way: {error}")
+        return None if data is None else replace(msg, data=data)
 
 
 def failure_of(reply: Msg, subject: str, sender: str, *, gated: bool) -> Error | None:

@@ -10,6 +10,7 @@ import pytest
 import write_vectors
 
 from natsproc.errors import BadName, BadPayload
+from natsproc.protocol.bundle import Parts
 from natsproc.protocol.messages import UNREADABLE, Cursor, Entry, Event, Notice
 from natsproc.protocol.names import Address, Names, check_name, key_of, reply_is_clients
 from natsproc.protocol.ownership import Fold, Verdict
@@ -164,3 +165,13 @@ def test_reader(case):
                 act(reader, step)
         else:
             assert [written(action) for action in act(reader, step)] == step["then"], step
+
+
+@pytest.mark.parametrize("case", load("bundles")["parts"], ids=str)
+def test_parts(case):
+    parts = Parts()
+    try:
+        whole = [parts.join(part, payload.encode()) for part, payload in case["parts"]][-1].decode()
+    except BadPayload:
+        whole = None
+    assert whole == case["whole"]

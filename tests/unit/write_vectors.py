@@ -16,7 +16,9 @@ from typing import Any
 from simulated import Choices, Log, Viewer
 from writers import Writers
 
+from natsproc.bus.kv import marker_of
 from natsproc.errors import BadName, BadPayload, NotAllowed
+from natsproc.protocol.bundle import Bundle, StoredEntry, unbundle
 from natsproc.protocol.compact import Compact
 from natsproc.protocol.gate import is_stored, understand
 from natsproc.protocol.messages import UNREADABLE, Cursor, Entry, Event, Notice, Receipt
@@ -449,6 +451,57 @@ def gate_case(target: str, payload: Json, prefix: str = "proc") -> dict[str, Jso
     }
 
 
+# Entries in bundles.
+
+
+def bundle_cases() -> Iterator[dict[str, Json]]:
+    time, log, key = (
+        "2026-01-01T00:00:00.123456789Z",
+        "proc.default.build.events",
+        "$KV.PROC_REGISTRY.default.",
+    )
+    plain = [StoredEntry(7, b"{}", time, log), StoredEntry(9, b"", time, log)]
+    odd = StoredEntry(1 << 53, bytes(range(256)), time, 'proc.a.\u00fc"\\\u2603.events')
+    marked = [
+        StoredEntry(3, b"1", time, f"{key}a"),
+        StoredEntry(4, b"", time, f"{key}a", {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}),
+        StoredEntry(5, b"2", time, f"{key}b", {}),
+        StoredEntry(6, b"", time, f"{key}b", {"Nats-Marker-Reason": "MaxAge", "Nats-TTL": "30"}),
+    ]
+    for after, entries in ((0, plain), (6, plain[1:]), (0, [odd]), (2, marked), (0, [plain[0], odd])):
+        yield bundle_case(bundled(after, entries))
+    good = bundled(0, plain)
+    for bad in (
+        good[:-1], good + b"x", b"", b"\n", b"{}\n", good.replace(b"7", b"9"), good.replace(b"7", b"0"), good.replace(b"7", b"null"),
+        good.replace(b"proc.default.build.events", b""), good.replace(b",2,", b",-2,"), good.replace(b'"after":0', b'"after":"0"'),
+        b'{"after":0,"entries":[]}\n', b'{"after":0,"entries":7}\n', b'{"after":0,"entries":[7]}\n', b'{"after":0,"entries":[[1]]}\n',
+        b'{"entries":[[1,"t",0,"s"]]}\n', b'{"after":0,"entries":[[1,"t",0]]}\n', b'{"after":0,"entries":[[1,"t",0,"s",7]]}\n', b"text",
+    ):  # fmt: skip
+        yield bundle_case(bad)
+
+
+def bundled(after: int, entries: list[StoredEntry]) -> bytes:
+    bundle = Bundle(1 << 20)
+    for entry in entries:
+        assert bundle.add(entry, after)
+        after = entry.position
+    return bundle.take()
+
+
+def bundle_case(payload: bytes) -> dict[str, Json]:
+    try:
+        after, entries = unbundle(payload)
+    except BadPayload:
+        return {"base64": base64.b64encode(payload).decode(), "after": None, "entries": None}
+    rows: list[Json] = []
+    for entry in entries:
+        marker = bool(marker_of(entry.headers or {}))
+        rows.append(
+            [entry.position, entry.time, entry.subject, base64.b64encode(entry.payload).decode(), marker]
+        )
+    return {"base64": base64.b64encode(payload).decode(), "after": after, "entries": rows}
+
+
 ABOUT = "Written by tests/unit/write_vectors.py, from what Python does. "
 
 
@@ -474,6 +527,20 @@ def files() -> dict[str, str]:
             + "Protocol: sections 4 to 6. null: an error. A claim has revision 77. What else is there may be kept."
         }
         | record_cases(),
+        "bundles": {
+            "about": ABOUT
+            + "Protocol: section 9. `base64`: what the gate answers; `entries`: position, time, subject, payload "
+            "in base64, and whether it is a marker; null: an error. `parts`: of an answer too large for one message, with their headers.",
+            "cases": list(bundle_cases()),
+            "parts": [
+                {"parts": [["1/1", "a"]], "whole": "a"},
+                {"parts": [["1/3", "a"], ["2/3", ""], ["3/3", "bc"]], "whole": "abc"},
+                {"parts": [["1/3", "a"], ["3/3", "b"]], "whole": None},
+                {"parts": [["2/2", "a"]], "whole": None},
+                {"parts": [["1/2", "a"], ["1/2", "a"]], "whole": None},
+                {"parts": [["x", "a"]], "whole": None},
+            ],
+        },
         "gate": {
             "about": ABOUT
             + "Protocol: section 9. `stored`: whether JetStream takes what is published there; `asked`: "

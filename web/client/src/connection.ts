@@ -13,6 +13,7 @@ import {
 } from "@nats-io/nats-core";
 import type { Msg, MsgHdrs, NatsConnection } from "@nats-io/nats-core";
 
+import { BUNDLE, PART, Parts } from "./bundle.js";
 import { parseCredential } from "./credential.js";
 import type { Credential } from "./credential.js";
 import { BadPayload, Closed, NatsprocError, NoMesh, NoServer, NotAllowed, ServerUnfit, TimedOut, TooLarge } from "./errors.js";
@@ -270,6 +271,7 @@ export class Connection {
     if (this.gated && isStored(this.names, subject)) {
       where = gateSubject(this.names, this.sender, subject, payload);
       hdrs.set(TARGET, subject);
+      hdrs.set(BUNDLE, "1");
     }
     const some = hdrs.keys().length > 0;
     this.#nc.publish(where, payload, { ...(reply ? { reply } : {}), ...(some ? { headers: hdrs } : {}) });
@@ -293,7 +295,11 @@ export class Connection {
   ask(subject: string, payload: Uint8Array, { headers = {}, node = false }: { headers?: Headers; node?: boolean } = {}) {
     const token = newToken(12);
     const queue = new Queue<Msg>();
-    const tell = (item: Msg | Error): void => queue.push(item instanceof Error ? item : (this.#failure(item, subject) ?? item));
+    const parts = new Parts();
+    const tell = (item: Msg | Error): void => {
+      const whole = item instanceof Error || !this.gated ? item : joined(parts, item);
+      if (whole) queue.push(whole instanceof Error ? whole : (this.#failure(whole, subject) ?? whole));
+    };
     const waiter: Waiter = { subject, asked: subject, tell };
     this.#waiting.set(token, waiter);
     const close = (): boolean => this.#waiting.delete(token);
@@ -374,6 +380,18 @@ export class Connection {
     for (const { tell } of [...this.#waiting.values()]) tell(why);
     for (const hook of [...this.#hooks.up, ...this.#hooks.down]) hook();
     await this.#nc?.close();
+  }
+}
+
+/** An answer as it was meant, or what is wrong with it; null if more of it is to come. */
+function joined(parts: Parts, msg: Msg): Msg | Error | null {
+  const part = msg.headers?.get(PART);
+  if (!part) return msg;
+  try {
+    const data = parts.join(part, msg.data);
+    return data && Object.create(msg, { data: { value: data } });
+  } catch (error) {
+    return new TimedOut(`a part of an answer was lost on the way: ${(error as Error).message}`);
   }
 }
 

@@ -5,6 +5,8 @@
 
 import type { Msg } from "@nats-io/nats-core";
 
+import { BUNDLE, isMarker, unbundle } from "./bundle.js";
+import type { Stored } from "./bundle.js";
 import { ApiError, ReadFailed, statusOf } from "./connection.js";
 import type { Connection } from "./connection.js";
 import { encode, fromBase64 } from "./messages.js";
@@ -15,18 +17,7 @@ const CHUNK_BYTES = 1024 * 1024; // dozens of them at once are below what makes 
 const PATIENCE_SECONDS = 5;
 const NO_MESSAGE = 10037;
 
-/** One message of a stream. */
-export interface Stored {
-  readonly position: number;
-  readonly payload: Uint8Array;
-  /** the server's clock */
-  readonly time: string;
-  readonly subject: string;
-  /** whether it says that a key holds nothing any more */
-  readonly marker: boolean;
-}
-
-const isMarker = (get: (name: string) => string): boolean => Boolean(get("Nats-Marker-Reason") || get("KV-Operation"));
+export type { Stored };
 
 /** A direct get's reply; null if it is a status. A sender's own `Status` header fools nobody. */
 function entryOf(msg: Msg): Stored | null {
@@ -36,9 +27,22 @@ function entryOf(msg: Msg): Stored | null {
   return { position: Number(get("Nats-Sequence")), payload: msg.data, time, subject, marker: isMarker(get) };
 }
 
+/** What an answer to a read of many has, and which entry that comes after; nothing if it is a status. */
+function entriesOf(msg: Msg): { after: number; entries: Stored[] } {
+  const entry = entryOf(msg);
+  if (!entry && msg.headers?.has(BUNDLE)) return unbundle(msg.data);
+  return { after: Number(msg.headers?.get("Nats-Last-Sequence")), entries: entry ? [entry] : [] };
+}
+
 /** The history of a bucket, by its name without the mesh's. */
 export function bucket(connection: Connection, name: string): History {
   return new History(connection, `KV_${connection.names.store(name)}`);
+}
+
+interface Batch {
+  readonly entries: Stored[];
+  /** how many more there are */
+  readonly pending: number;
 }
 
 export class History {
@@ -115,17 +119,16 @@ export class History {
    */
   async *read(subject: string, after = 0, upto?: number): AsyncGenerator<Stored[], void> {
     const end = upto ?? (await this.lastFromLeader(subject))?.position ?? 0;
-    while (after < end) {
-      const body = { seq: after + 1, next_by_subj: subject, batch: CHUNK, max_bytes: CHUNK_BYTES };
-      const { entries, pending } = await this.#batch(body);
+    let fetching = after < end ? this.#fetch(subject, after) : null;
+    while (fetching) {
+      const { entries, pending } = await fetching;
+      const last = entries.at(-1);
+      // one list is fetched while another is dealt with
+      fetching = last && pending && last.position < end ? this.#fetch(subject, last.position) : null;
       const wanted = entries.filter((entry) => entry.position <= end);
-      const last = wanted.at(-1);
-      if (last) {
-        after = last.position;
-        yield wanted;
-      }
+      after = wanted.at(-1)?.position ?? after;
+      if (wanted.length) yield wanted;
       if (wanted.length < entries.length) return;
-      if (!pending) break;
     }
     if (after >= end) return;
     // A replica knew of no more entries: the leader knows whether there are any.
@@ -133,20 +136,25 @@ export class History {
     if (missing && missing.position <= end) throw new ReadFailed(`${this.stream}: a replica lacks position ${missing.position}`);
   }
 
-  async #batch(body: Json): Promise<{ entries: Stored[]; pending: number }> {
-    const entries: Stored[] = [];
+  #fetch(subject: string, after: number): Promise<Batch> {
+    const fetching = this.#batch({ seq: after + 1, next_by_subj: subject, batch: CHUNK, max_bytes: CHUNK_BYTES });
+    fetching.catch(() => {}); // it may be awaited by nobody
+    return fetching;
+  }
+
+  async #batch(body: Json): Promise<Batch> {
+    const found: Stored[] = [];
     const asked = this.connection.ask(this.#direct, encode(body), { node: true });
     try {
       for (;;) {
         const msg = await asked.take(PATIENCE_SECONDS);
-        const entry = entryOf(msg);
-        const status = entry ? 0 : statusOf(msg);
+        const { after, entries } = entriesOf(msg);
+        const status = entries.length ? 0 : statusOf(msg);
         if (status === 404) return { entries: [], pending: 0 };
-        if (!entry && status !== 204) throw new ReadFailed(`${this.stream}: ${msg.headers?.status} is not understood`);
-        const before = Number(msg.headers?.get("Nats-Last-Sequence"));
-        if (before !== (entries.at(-1)?.position ?? 0)) throw new ReadFailed(`${this.stream}: an entry was lost on the way`);
-        if (!entry) return { entries, pending: Number(msg.headers?.get("Nats-Num-Pending")) };
-        entries.push(entry);
+        if (!entries.length && status !== 204) throw new ReadFailed(`${this.stream}: ${msg.headers?.status} is not understood`);
+        if (after !== (found.at(-1)?.position ?? 0)) throw new ReadFailed(`${this.stream}: an entry was lost on the way`);
+        if (!entries.length) return { entries: found, pending: Number(msg.headers?.get("Nats-Num-Pending")) };
+        found.push(...entries);
       }
     } finally {
       asked.close();

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
+import { Parts, unbundle } from "../dist/bundle.js";
 import { Compact } from "../dist/compact.js";
 import { BadName, BadPayload } from "../dist/errors.js";
 import { gateSubject, isStored } from "../dist/gate.js";
@@ -183,5 +184,26 @@ test("where the gate is asked", () => {
     // what owners ask, and what nobody may, this client does not ask: the gate would refuse it
     if (asked === null || asked.split(".")[3] === "own") continue;
     assert.equal(gateSubject(names, sender, target, bytes(payload)), asked, target);
+  }
+});
+
+test("entries in bundles", () => {
+  for (const { base64, after, entries } of load("bundles").cases) {
+    const payload = Buffer.from(base64, "base64");
+    if (entries === null) assert.throws(() => unbundle(payload), BadPayload, payload.toString());
+    else {
+      const found = unbundle(payload);
+      const rows = found.entries.map((e) => [e.position, e.time, e.subject, Buffer.from(e.payload).toString("base64"), e.marker]);
+      assert.deepEqual([found.after, rows], [after, entries]);
+    }
+  }
+});
+
+test("answers in parts", () => {
+  for (const { parts, whole } of load("bundles").parts) {
+    const joining = new Parts();
+    const join = () => parts.map(([part, payload]) => joining.join(part, bytes(payload))).at(-1);
+    if (whole === null) assert.throws(join, BadPayload);
+    else assert.equal(new TextDecoder().decode(join()), whole);
   }
 });

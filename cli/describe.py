@@ -51,8 +51,11 @@ def _started(data: Data) -> str:
 
 
 def _sender(data: Data) -> str:
-    """Who it was, and whether that is only what they say."""
-    return value(data.get("sender") or "someone") + (" (unverified)" if data.get("verified") is False else "")
+    """Who it was, whether that is only what they say, and for whom they say that it was."""
+    sender = value(data.get("sender") or "someone") + (
+        " (unverified)" if data.get("verified") is False else ""
+    )
+    return sender + (f" for {value(data['user'])}" if data.get("user") else "")
 
 
 def _commanded(data: Data) -> str:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .functions import process, run
     from .granting import Granted, grant, grants, revoke
     from .handle import Exit, ProcessHandle
+    from .http import asgi
     from .local import current
     from .owner import BlockingProcess, Process
     from .protocol.messages import Event, Message, Notice, Receipt
@@ -67,6 +68,7 @@ _WHERE = {
     "functions": ("process", "run"),
     "granting": ("Granted", "grant", "grants", "revoke"),
     "handle": ("Exit", "ProcessHandle"),
+    "http": ("asgi",),
     "local": ("current",),
     "owner": ("BlockingProcess", "Process"),
     "protocol.messages": ("Event", "Message", "Notice", "Receipt"),
@@ -82,7 +84,7 @@ __all__ = [
     "MeshMismatch", "Message", "NoMesh", "NoServer", "NoSuchProcess", "NotAllowed", "Notice",
     "OwnershipLost", "Partial", "Process", "ProcessFailed", "ProcessHandle", "ProcessInfo", "Receipt",
     "Refused", "Sent", "ServerUnfit", "StateUnfit", "Tail", "Taken", "TimedOut", "TooLarge", "Turn",
-    "Unreachable", "connect", "current", "grant", "grants", "process", "revoke", "run",
+    "Unreachable", "asgi", "connect", "current", "grant", "grants", "process", "revoke", "run",
 ]  # fmt: skip
 
 

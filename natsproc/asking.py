@@ -135,6 +135,7 @@ class Asking:
                 return Outcome("refused", str(error)), 0, None
             asked = self._asked.get(ask.ask)
             said = {"ask": ask.ask, "value": value, "sender": command.sender, "command": command.id}
+            said |= {"user": command.user} if command.user else {}
             said |= {} if asked else {"unheard": True}
             offset = self._log.append_lifecycle("answered", said, cause=command.id)
             ask.answered, ask.value, ask.sender, ask.unheard = True, value, command.sender, asked is None

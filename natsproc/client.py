@@ -176,6 +176,11 @@ class Mesh:
         return self._io
 
     @property
+    def opened(self) -> bool:
+        """Whether it is open."""
+        return self._io is not None and self._io.alive
+
+    @property
     def sender(self) -> str:
         """As whom the mesh sees this connection."""
         return self.connection.sender

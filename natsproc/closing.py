@@ -87,7 +87,8 @@ async def close(
         node.connection, node.writer, node.names, address,
         epoch=won.epoch, run=won.run, next_offset=won.next_offset, nonce=won.nonce, carried=won.carried,
     )  # fmt: skip
-    said = {"command": command.id, "sender": command.sender, "reason": command.reason, "why": WHY}
+    said = {"command": command.id, "sender": command.sender, "user": command.user, "reason": command.reason}
+    said["why"] = WHY
     offset = log.append_lifecycle("killed", {k: v for k, v in said.items() if v}, cause=command.id)
     last = await log.end(
         {"status": "killed", "code": KILLED, "error": WHY} | ({"again": True} if again else {})

@@ -116,7 +116,7 @@ class Commanded:
         return offset
 
     async def _record(self, command: Command, outcome: Outcome) -> Receipt:
-        more = {"why": outcome.why}
+        more = {"why": outcome.why, "user": command.user}
         kind, paused = _RECORDED[command.verb]
         if outcome.status not in ("applied", "unconfirmed"):
             kind, paused = "refused", None

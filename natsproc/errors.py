@@ -163,6 +163,7 @@ class Interrupted(Exception):
 
     partial: Any = None  #: `turns.Partial`, once it has ended a turn: what was said in it, all of it stored
     received: Any = None
+    user = ""  #: for whom `sender` asked, by its word alone
 
     def __init__(self, reason: str = "", *, message: Any = None, sender: str = "", command: str = "") -> None:
         super().__init__(reason or "interrupted")

@@ -106,14 +106,17 @@ class PythonTarget:
         with suppress(Error):  # the receipt says so
             if interrupt.received:
                 what = {"command": command, "sender": sender, "reason": reason}
+                what |= {"user": interrupt.user} if interrupt.user else {}
                 self.hosted.log.append_lifecycle("interrupted", what, cause=command)
             elif command:
-                self.hosted.note("interrupted", command, sender, reason, interrupt.message)
+                self.hosted.note(
+                    "interrupted", command, sender, reason, interrupt.message, user=interrupt.user
+                )
 
     def _land(self, message: Message) -> None:
         """A message is to land now, on the I/O thread."""
         what = Interrupted("a message", sender=message.sender, command=message.id)
-        what.received = message
+        what.received, what.user = message, message.user
         self.interruptions.interrupt(what, whole=False)
 
     def _bring(self, interrupt: Interrupted) -> None:
@@ -134,6 +137,7 @@ class PythonTarget:
                 what = Interrupted(
                     command.reason, message=command.message, sender=command.sender, command=command.id
                 )
+                what.user = command.user
                 whole = not (self.hosted.spec.allow or self.hosted.log.turns)
                 future = interruptions.interrupt(what, hard=command.hard, turn=command.turn, whole=whole)
             case "pause":

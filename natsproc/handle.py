@@ -108,23 +108,38 @@ class ProcessHandle:
         return None if record is None else (await self.mesh.io.call(self.mesh.infos([record])))[0]
 
     async def send(
-        self, data: Json, *, id: str | None = None, kind: str = "message", when: When | None = None
+        self,
+        data: Json,
+        *,
+        id: str | None = None,
+        kind: str = "message",
+        when: When | None = None,
+        user: str = "",
     ) -> Sent:
         """Leave a message in its inbox; returns once it is stored. Any JSON, or a pydantic model.
 
         `when` says when it is to land while the process is in a turn: `idle` after the turn, `next` at the turn's
         next boundary, `now` at once, by an interrupt. What the process does not allow becomes the nearest gentler
         time that it does; its `received` event says which. Sending it again with the same `id` within two minutes
-        stores it once. `await sent.consumed()` says when the process has taken it.
+        stores it once. `user` is for whom it is sent, where many stand behind one sender: it is in the log, by the
+        sender's word alone. `await sent.consumed()` says when the process has taken it.
         Raises: NoSuchProcess, AlreadyEnded, Refused (there is no gentler time), TooLarge, BadPayload, NotAllowed.
         Protocol: section 3.
         """
         mesh = self.mesh
-        sending = inbox.send(mesh.connection, mesh.names, self.address, data, id=id, kind=kind, when=when)
+        sending = inbox.send(
+            mesh.connection, mesh.names, self.address, data, id=id, kind=kind, when=when, user=user
+        )
         return Sent(mesh, self.address, await mesh.io.call(sending))
 
     async def request(
-        self, data: Json, *, timeout: float | None = None, model: type[M] | None = None, id: str | None = None
+        self,
+        data: Json,
+        *,
+        timeout: float | None = None,
+        model: type[M] | None = None,
+        id: str | None = None,
+        user: str = "",
     ) -> Any:
         """Leave a message in its inbox and return what the process replies to it, as `model` if one is given.
 
@@ -132,7 +147,7 @@ class ProcessHandle:
         Raises: TimedOut after `timeout` seconds; AlreadyEnded if the run ended without a reply; and as `send`.
         """
         self.insist_on_watching()
-        sent = await self.send(data, id=id)
+        sent = await self.send(data, id=id, user=user)
         return await sent.reply(model, timeout=timeout)
 
     def insist_on_watching(self) -> None:
@@ -156,7 +171,8 @@ class ProcessHandle:
         """Send any command; the verbs below are this with names. Repeating an `id` changes nothing.
 
         If nobody serves the process, it is kept for `hold` seconds, for whoever starts or takes over the process
-        meanwhile: the receipt says `accepted`, and until when in `data["held_until"]`.
+        meanwhile: the receipt says `accepted`, and until when in `data["held_until"]`. `user`, for whom it is asked,
+        is in the log beside the sender, by the sender's word alone.
         """
         mesh = self.mesh
         order = Command(id or new_token(), verb, mesh.sender, epoch=epoch, **fields)

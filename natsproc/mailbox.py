@@ -93,6 +93,8 @@ class Mailbox(Handoff[Message]):
     def record(self, log: EventLog, message: Message, landed: When = "idle") -> None:
         """Write that a message was taken; and when it landed, if that is of interest."""
         what = {"message": message.id, "sender": message.sender, "position": message.position}
+        if message.user:
+            what["user"] = message.user
         if message.when or landed != "idle":
             what["when"] = landed
         if message.refused:

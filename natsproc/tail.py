@@ -46,11 +46,13 @@ class Follow(Generic[T]):
 
     _pump: concurrent.futures.Future[None] | None = None
 
-    def __init__(self, io: IOThread, source: Callable[[], AsyncIterator[Sequence[T]]]) -> None:
+    def __init__(
+        self, io: IOThread, source: Callable[[], AsyncIterator[Sequence[T]]], ahead: int = BATCHES
+    ) -> None:
         self._io = io
         self._source = source
         self._batch: deque[T] = deque()
-        self._handoff: Handoff[Sequence[T]] = Handoff(BATCHES)
+        self._handoff: Handoff[Sequence[T]] = Handoff(ahead)
 
     def __aiter__(self) -> Follow[T]:
         return self
@@ -64,6 +66,15 @@ class Follow(Generic[T]):
             except Handoff.Done:
                 raise StopAsyncIteration from None
         return self._batch.popleft()
+
+    async def several(self) -> Sequence[T]:
+        """What comes next, with all that is here already; nothing once it has ended. A cancelled wait loses nothing."""
+        items: list[T] = []
+        async for item in self:
+            items.append(item)
+            if not self._batch:
+                break
+        return items
 
     async def aclose(self) -> None:
         """Stop watching. What is watched goes on."""
@@ -108,8 +119,9 @@ class Tail(Follow[Item]):
         io: IOThread,
         source: Callable[[], AsyncIterator[Sequence[Item]]],
         models: Mapping[str, type[BaseModel]] | None = None,
+        ahead: int = BATCHES,
     ) -> None:
-        super().__init__(io, source)
+        super().__init__(io, source, ahead)
         self._models = models or {}
         self.cursor = ""  #: of the last event yielded
 
@@ -144,11 +156,12 @@ def tail_one(
     types: Collection[str],
     models: Mapping[str, type[BaseModel]] | None,
     announce: bool = True,
+    ahead: int = BATCHES,
 ) -> Tail:
-    """See `ProcessHandle.tail`."""
+    """See `ProcessHandle.tail`; `ahead` is how many batches are read before they are taken."""
     start = _start(cursor, n, since, run)
     read = _read if announce else _read_unseen
-    return Tail(mesh.io, lambda: read(mesh, address, start, follow, compact, types), models)
+    return Tail(mesh.io, lambda: read(mesh, address, start, follow, compact, types), models, ahead)
 
 
 def _start(

@@ -59,6 +59,7 @@ async def send(
     id: str | None = None,
     kind: str = "message",
     when: str | None = None,
+    user: str = "",
     timeout: float = 10.0,
 ) -> Stored:
     """Store a message in a process's inbox and return once it is.
@@ -67,7 +68,9 @@ async def send(
     Raises: NoSuchProcess, AlreadyEnded, Refused (the process takes no message at that time), TooLarge, BadPayload,
     NotAllowed, NoMesh, NoServer, TimedOut.
     """
-    message = Message(id or new_token(), connection.sender, data, now(), kind=kind, when=when or "")
+    message = Message(
+        id or new_token(), connection.sender, data, now(), kind=kind, when=when or "", user=user
+    )
     payload = encode(message.to_json(), "message")
     if len(payload) > connection.max_payload - 512:
         raise TooLarge(

@@ -342,7 +342,9 @@ class Runner:
     def _note(self, kind: str, command: Command, why: str = "") -> None:
         """Record a command. Before the signal is sent, because what the program says of it comes behind."""
         with suppress(Error):  # the receipt says so
-            self._hosted.note(kind, command.id, command.sender, command.reason, command.message, why=why)
+            self._hosted.note(
+                kind, command.id, command.sender, command.reason, command.message, why=why, user=command.user
+            )
 
     async def _interrupt(self, session: Session, command: Command) -> Outcome:
         why = "it is paused, and will notice when it is resumed" if self.paused else ""

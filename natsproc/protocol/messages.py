@@ -22,6 +22,8 @@ Json = Any
 _LONG, _DEEP = 4000, 150  # below either, a value can be read back
 _AROUND = 8  # levels that whatever carries the value may add
 
+USER: Final = 200  #: characters of the name of a user for whom a sender asks
+
 MARK: Final = "mark"
 EXITED: Final = "exited"
 COMMAND: Final = "command"  #: the kind of message that holds a command
@@ -232,6 +234,10 @@ def _check_sender(raw: dict[str, Any], sender: str) -> None:
         raise BadPayload(f"it says that its sender is {claimed!r}, and was sent as {sender!r}")
 
 
+def _user(raw: dict[str, Any]) -> str:
+    return str(raw.get("user") or "")[:USER]
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """What a controller asks of an owner. Protocol: section 5."""
@@ -246,13 +252,14 @@ class Command:
     hard: bool = False
     grace: float | None = None  #: seconds between asking and forcing
     data: dict[str, Any] = field(default_factory=dict)
+    user: str = ""  #: for whom the sender asks, by its word alone
 
     def to_json(self) -> dict[str, Any]:
         raw: dict[str, Any] = {"id": self.id, "verb": self.verb}
         for name in ("message", "epoch", "turn", "grace"):
             if (value := getattr(self, name)) is not None:
                 raw[name] = value
-        for name in ("reason", "data"):
+        for name in ("reason", "data", "user"):
             if value := getattr(self, name):
                 raw[name] = value
         if self.hard:
@@ -282,6 +289,7 @@ class Command:
                 hard=bool(raw.get("hard", False)),
                 grace=None if grace is None else float(grace),
                 data=data,
+                user=_user(raw),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadPayload(f"command is not one of ours: {error!r}") from None
@@ -367,12 +375,14 @@ class Message:
     kind: str = "message"  #: `message`, or `eof` for the end of a wrapped command's input
     reply: str = ""
     when: str = ""  #: when it is to land: `idle`, `next`, `now`, or as the process likes
+    user: str = ""  #: for whom the sender sends it, by its word alone
     refused: str = ""  #: why the process does not take it; never on the wire
 
     def to_json(self) -> dict[str, Any]:
         raw: dict[str, Any] = {"id": self.id, "time": self.time, "data": self.data}
-        if self.when:
-            raw["when"] = self.when
+        for name in ("when", "user"):
+            if value := getattr(self, name):
+                raw[name] = value
         if self.kind != "message":
             raw["kind"] = self.kind
         if self.reply:
@@ -399,4 +409,5 @@ class Message:
             kind=str(raw.get("kind", "message")),
             reply=str(raw.get("reply", "")),
             when=str(raw.get("when", "")),
+            user=_user(raw),
         )

@@ -1,0 +1,18 @@
+"""The mesh over HTTP, as an ASGI application: `natsproc.asgi`. Nothing here needs a framework, or uvicorn.
+
+app.py       the application: its mesh, and from a request to a response
+request.py   what came, typed; its body, and whether its client is still there
+routes.py    from a path to a process and what is asked of it
+access.py    may this request do that, and as whom
+events.py    a tail as Server-Sent Events, NDJSON or JSON; formats.py: how each is written
+verbs.py     messages and commands; records.py: lists and records
+problems.py  errors as problem+json
+openapi.py   all of it, described
+"""
+
+from .access import Authorize
+from .app import Application, asgi
+from .request import Request
+from .routes import Right
+
+__all__ = ["Application", "Authorize", "Request", "Right", "asgi"]

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 from harness import FAULT_SERVERS, SERVERS, Server, running
+from hypothesis import HealthCheck, settings
 
 from natsproc.bus import streams
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.protocol.names import Names
+
+# a busy machine is slow, which is no fault of what is tested
+settings.register_profile(
+    "natsproc", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("natsproc")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

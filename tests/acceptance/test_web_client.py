@@ -156,6 +156,7 @@ COUNTS = """
 TAIL = "for await (const item of mesh.process('build').tail({})) say([item.kind, item.type, item.offset ?? 0, item.data]);"
 
 
+TELLS = "await mesh.process('build').send('well'); say(await mesh.process('build').result());"
 GRANTS = f"""
   const {{ execFileSync }} = await import("node:child_process");
   let asked = 0, granted = 0;
@@ -473,6 +474,67 @@ def test_it_sends_asks_and_commands_with_receipts(home, tmp_path):
         "enough",
         {"then": "rest"},
     )
+
+
+def test_it_waits_for_the_end_and_looks_inside(home, tmp_path):
+    body = """
+      const build = mesh.process("build");
+      say(await build.wait({ timeout: 0.2 }).catch(failure));
+      say(Object.keys(await build.inspect({ stack: true })).includes("stack"));
+      const ends = [build.wait({ timeout: 60 }), build.result({ timeout: 60 }).catch(failure)];
+      await build.send("fail");
+      for (const end of ends) say(await end);
+      let gone = null;
+      while (!gone) gone = await build.inspect().then(() => null, failure);
+      say(gone);
+    """
+    work = """
+        message = await proc.receive()
+        if message.data == "fail": raise RuntimeError("no more")
+        return {"did": message.data}
+    """
+    with owner(tmp_path, "build", work), Page(tmp_path, body, line()) as page:
+        early, stack, end, failed, gone = page.rest()
+    assert (early["error"], stack, gone["error"]) == ("TimedOut", True, "AlreadyEnded")
+    assert (end["status"], end["code"], end["run"], end["offset"]) == ("failed", 1, 1, 3)
+    assert (failed["error"], "no more" in failed["text"]) == ("ProcessFailed", True)
+    with owner(tmp_path, "build", work, restart=True), Page(tmp_path, TELLS, line()) as page:
+        assert page.rest() == [{"did": "well"}]
+
+
+def test_a_command_on_hold_is_kept_for_whoever_is_next(home, tmp_path):
+    body = """
+      const build = mesh.process("build");
+      const brief = ({ status, data }) => [status, Date.parse(data.held_until) > Date.now()];
+      say(brief(await build.interrupt({ reason: "not now", hold: 600 })));
+      say(await build.answer("yes", { hold: 600 }).catch(failure));
+    """
+    with Page(tmp_path, body, line()) as page:
+        held, refused = page.rest()
+    assert held == ["accepted", True]
+    assert refused["error"] == "Refused"
+    subprocess.run([NATSPROC, "run", "--id", "build", "--", "sleep", "60"], timeout=60, check=False)
+    with Page(tmp_path, TAIL, line("watch")) as page:
+        said = page.rest()
+    assert [data["reason"] for _, type, _, data in said if type == "interrupted"] == ["not now"]
+
+
+def test_an_answer_on_hold_is_for_the_question_that_is_open(home, tmp_path):
+    asks = 'await proc.emit("chosen", await proc.ask("Deploy?"))'
+    body = """
+      const build = mesh.process("build");
+      for await (const item of build.tail()) {
+        if (item.type === "asked") say("asked");
+        if (item.type === "unreachable") say((await build.answer("later", { hold: 600 })).status);
+        if (item.type === "chosen") say(item.data);
+      }
+    """
+    with owner(tmp_path, "build", asks) as first, Page(tmp_path, body, line()) as page:
+        assert page.hear() == "asked"
+        first.kill()
+        assert page.hear() == "accepted"
+        with owner(tmp_path, "build", asks):
+            assert page.rest()[-1] == "later"
 
 
 def test_what_was_not_granted_is_denied_and_said(home, tmp_path):

@@ -3,7 +3,8 @@
 import type { Connection } from "./connection.js";
 import { NoResponders, passes } from "./connection.js";
 import { NoServer, NoSuchProcess, NotAllowed, TimedOut, Unreachable } from "./errors.js";
-import { encode, parseReceipt } from "./messages.js";
+import { hold } from "./holding.js";
+import { encode, parseReceipt, receipt } from "./messages.js";
 import type { Command, Receipt } from "./messages.js";
 import type { Address } from "./names.js";
 import { recordAt } from "./registry.js";
@@ -14,10 +15,11 @@ const RETRY_SECONDS = 0.1;
 
 /**
  * Send a command and return its final receipt, or the one that says `accepted` if time runs out behind it. A lost
- * connection is waited for and the command repeated under its id, which changes nothing.
+ * connection is waited for and the command repeated under its id, which changes nothing. If nobody serves the process,
+ * it is kept for `held` seconds, if any.
  * Throws: NoSuchProcess, Unreachable, NotAllowed, NoServer, TooLarge.
  */
-export async function send(connection: Connection, address: Address, command: Command, timeout: number): Promise<Receipt> {
+export async function send(connection: Connection, address: Address, command: Command, timeout: number, held = 0): Promise<Receipt> {
   const subject = connection.names.by(address, "control", connection.sender);
   const payload = encode(command, "command");
   const until = clock() + timeout;
@@ -30,15 +32,18 @@ export async function send(connection: Connection, address: Address, command: Co
       if (error instanceof NoServer) silent = 0;
       else if (error instanceof NoResponders) {
         silent ||= clock();
-        const late = await tooLate(connection, address, command);
+        const late = await tooLate(connection, address, command, held > 0);
+        const long = clock() - silent > BACK_SECONDS;
+        if (held && (late || long)) return hold(connection, address, command, held);
         if (late) return late;
-        if (clock() - silent > BACK_SECONDS) throw new Unreachable(`the node of ${address} does not answer: it is gone or cut off`);
+        if (long) throw new Unreachable(`the node of ${address} does not answer: it is gone or cut off`);
       } else throw error;
       await sleep(RETRY_SECONDS);
     }
   }
   if (asked.receipt) return { ...asked.receipt, why: `not applied within ${timeout} s; it stays valid` };
   if (!connection.connected) throw new NoServer(`the connection was lost, and did not return in ${timeout} s`);
+  if (held) return hold(connection, address, command, held);
   throw new Unreachable(`the node of ${address} did not answer '${command.verb}' within ${timeout} s: it is overloaded, stopped or cut off`);
 }
 
@@ -53,18 +58,18 @@ async function exchange(
   const answers = connection.ask(subject, payload);
   try {
     for (;;) {
-      const receipt = parseReceipt((await answers.take(until - clock())).data);
-      if (receipt.command !== id) continue;
-      if (receipt.status !== "accepted") return receipt;
-      asked.receipt = receipt;
+      const found = parseReceipt((await answers.take(until - clock())).data);
+      if (found.command !== id) continue;
+      if (found.status !== "accepted") return found;
+      asked.receipt = found;
     }
   } finally {
     answers.close();
   }
 }
 
-/** The receipt for a process that does not run; null if it should be running. Throws: NoSuchProcess. */
-async function tooLate(connection: Connection, address: Address, command: Command): Promise<Receipt | null> {
+/** The receipt for a process that does not run; null if it should be running. Throws: NoSuchProcess, unless the command can be held. */
+async function tooLate(connection: Connection, address: Address, command: Command, toBeHeld: boolean): Promise<Receipt | null> {
   let record;
   try {
     record = await recordAt(connection, address);
@@ -73,10 +78,8 @@ async function tooLate(connection: Connection, address: Address, command: Comman
     if (passes(error) || (error instanceof NotAllowed && connection.gated)) return null;
     throw error;
   }
-  if (!record) throw new NoSuchProcess(`no process ${address} is known here`);
-  if (!record.ended) return null;
-  const why = `run ${record.run} of ${address} has ended (${record.state})`;
-  const { id, verb } = command;
-  const { node, epoch } = record;
-  return { command: id, verb, status: "too_late", why, sender: connection.sender, node, epoch, offset: 0, data: {}, verified: true };
+  if (!record && !toBeHeld) throw new NoSuchProcess(`no process ${address} is known here`);
+  if (record && !record.ended) return null;
+  const { run, state, node = "", epoch = 0 } = record ?? {};
+  return receipt(command, { status: "too_late", why: `run ${run} of ${address} has ended (${state})`, sender: connection.sender, node, epoch });
 }

@@ -14,6 +14,7 @@
  *     ├── Unreachable      the process's node does not answer
  *     ├── Refused          the process, or its state, said no
  *     │   └── AlreadyEnded the run of that id has ended
+ *     ├── ProcessFailed    the run whose result was asked for did not complete
  *     └── Closed           used after it was closed
  */
 export class NatsprocError extends Error {
@@ -74,6 +75,31 @@ export class Refused extends NatsprocError {
 
 export class AlreadyEnded extends Refused {
   override name = "AlreadyEnded";
+}
+
+/** How a run ended. */
+export interface Exit {
+  /** completed, failed, interrupted, cancelled, killed */
+  readonly status: string;
+  /** the exit code that it counts as; 128 + N for signal N */
+  readonly code: number;
+  readonly run: number;
+  readonly offset: number;
+  readonly signal: number | null;
+  readonly result: unknown;
+  readonly error: string | null;
+}
+
+/** `exit` says how it ended. */
+export class ProcessFailed extends NatsprocError {
+  override name = "ProcessFailed";
+
+  constructor(
+    text: string,
+    readonly exit: Exit,
+  ) {
+    super(text);
+  }
 }
 
 export class Closed extends NatsprocError {

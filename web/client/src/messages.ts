@@ -195,14 +195,18 @@ export interface Receipt {
   readonly verified: boolean;
 }
 
+/** A receipt for that command, with these fields. */
+export function receipt({ id, verb }: Pick<Command, "id" | "verb">, fields: Pick<Receipt, "status"> & Partial<Receipt>): Receipt {
+  return { command: id, verb, why: "", sender: "", node: "", epoch: 0, offset: 0, data: {}, verified: true, ...fields };
+}
+
 /** Read a receipt; a status of a newer version counts as `refused`. Throws: BadPayload. */
 export function parseReceipt(payload: Uint8Array): Receipt {
   const raw = decodeObject(payload, "receipt");
   const { command, verb, status } = raw;
   if (command === undefined || verb === undefined || status === undefined) throw new BadPayload("receipt is not one of ours");
-  const none = { why: "", sender: "", node: "", epoch: 0, offset: 0, data: {}, verified: true };
   const known = ["accepted", "applied", "refused", "too_late", "unconfirmed"].includes(status);
-  return { ...none, ...(raw as Json), ...(known ? {} : { status: "refused", why: `unknown status '${status}'` }) };
+  return receipt({ id: command, verb }, { ...(raw as Json), ...(!known && { status: "refused", why: `unknown status '${status}'` }) });
 }
 
 /** What a controller asks of an owner; the fields of each verb are those of section 5. */

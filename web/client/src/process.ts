@@ -2,6 +2,8 @@
 
 import type { Connection } from "./connection.js";
 import { send } from "./control.js";
+import { AlreadyEnded, ProcessFailed, TimedOut } from "./errors.js";
+import type { Exit } from "./errors.js";
 import type { Command, Json, ProcessEvent, Receipt } from "./messages.js";
 import { newToken } from "./names.js";
 import type { Address } from "./names.js";
@@ -9,7 +11,7 @@ import { recordAt } from "./registry.js";
 import type { ProcessRecord } from "./records.js";
 import { store } from "./sending.js";
 import type { SendOptions, Sent, WaitOptions } from "./sending.js";
-import { Tail } from "./tail.js";
+import { first, Tail } from "./tail.js";
 import type { TailOptions } from "./tail.js";
 
 const COMMAND_SECONDS = 5;
@@ -24,6 +26,8 @@ export interface CommandOptions {
   readonly id?: string;
   /** valid for this epoch only */
   readonly epoch?: number;
+  /** if nobody serves the process, keep it that many seconds for whoever does: `accepted`, with `data.held_until` */
+  readonly hold?: number;
 }
 
 export interface InterruptOptions extends CommandOptions {
@@ -81,8 +85,8 @@ export class ProcessHandle {
   }
 
   /** Send any command; the verbs below are this with names. */
-  command(verb: string, { timeout = COMMAND_SECONDS, id, ...fields }: CommandOptions & Omit<Partial<Command>, "verb"> = {}): Promise<Receipt> {
-    return send(this.connection, this.address, { id: id ?? newToken(), verb, ...fields }, timeout);
+  command(verb: string, { timeout = COMMAND_SECONDS, hold, id, ...fields }: CommandOptions & Omit<Partial<Command>, "verb"> = {}): Promise<Receipt> {
+    return send(this.connection, this.address, { id: id ?? newToken(), verb, ...fields }, timeout, hold);
   }
 
   /** Stop what it is doing now, as Ctrl-C does, and optionally say what to do instead. */
@@ -110,8 +114,34 @@ export class ProcessHandle {
     return this.command("cancel", { timeout: grace + COMMAND_SECONDS, ...options, grace });
   }
 
-  /** End it at once, without asking it. A run whose owner is gone is ended by a machine only: Unreachable. */
+  /** End it at once, without asking it. A run whose owner is gone is ended by a machine only: Unreachable, or held. */
   kill(options: CommandOptions = {}): Promise<Receipt> {
     return this.command("kill", { timeout: 15, ...options });
+  }
+
+  /** Record, epoch, offsets, node, load, and with `stack` where its Python code is. Throws: AlreadyEnded, TimedOut. */
+  async inspect({ stack = false, ...options }: CommandOptions & { readonly stack?: boolean } = {}): Promise<Json> {
+    const { status, why, data } = await this.command("inspect", { ...options, data: { stack } });
+    if (status === "applied") return data;
+    throw status === "accepted" ? new TimedOut(`${this.address} was not inspected: ${why}`) : new AlreadyEnded(why);
+  }
+
+  /**
+   * How its latest run ended, once it has. A run whose owner is gone has not: it is waited for, until somebody ends it.
+   * Throws: TimedOut after `timeout` seconds, NoSuchProcess.
+   */
+  async wait({ timeout }: WaitOptions = {}): Promise<Exit> {
+    const end = await first(new Tail(this.connection, this.address, {}, { kind: "last", n: 1 }), timeout, ({ type }) => ["exited", "ended"].includes(type));
+    if (!end) throw new TimedOut(`${this.address} still runs after ${timeout} s`);
+    // where it is not an event, the log is gone, the terminal event included
+    const { status = "failed", code = 1, run, signal = null, result = null, error = null } = { ...end, ...end.data };
+    return { status, code, run, offset: end.kind === "event" ? end.offset : 0, signal, result, error };
+  }
+
+  /** What its latest run returned. Throws: ProcessFailed if it did not complete; and as `wait`. */
+  async result(options: WaitOptions = {}): Promise<Json> {
+    const end = await this.wait(options);
+    if (end.status === "completed") return end.result;
+    throw new ProcessFailed(`run ${end.run} of ${this.address} ended ${end.status}${end.error ? `: ${end.error}` : ""}`, end);
   }
 }

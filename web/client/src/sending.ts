@@ -1,14 +1,14 @@
 /** Messages: how they are stored, and what becomes of them, as the process's log says. Protocol: section 3. */
 
 import type { Connection } from "./connection.js";
-import { AlreadyEnded, Closed, NoServer, NoSuchProcess, NotAllowed, Refused, TimedOut } from "./errors.js";
+import { AlreadyEnded, NoServer, NoSuchProcess, NotAllowed, Refused, TimedOut } from "./errors.js";
 import { History } from "./history.js";
 import { encode, isObject } from "./messages.js";
 import type { Json, ProcessEvent } from "./messages.js";
 import { newToken } from "./names.js";
 import type { Address } from "./names.js";
 import { recordAt } from "./registry.js";
-import { Tail } from "./tail.js";
+import { first, Tail } from "./tail.js";
 
 const WHEN = ["idle", "next", "now"] as const; // the gentlest first
 const STORE_SECONDS = 10;
@@ -102,24 +102,17 @@ export class Sent {
   async #until(type: string, what: string, timeout?: number): Promise<ProcessEvent> {
     const { address, id, connection, after } = this;
     const tail = new Tail(connection, address, { run: "all" }, { kind: "behind", position: after });
-    let late = false;
-    const timer = timeout === undefined ? timeout : setTimeout(() => void ((late = true), tail.return()), timeout * 1000);
-    try {
-      for await (const item of tail) {
-        if (item.kind !== "event") continue;
-        if (this.#isMeant(item)) {
-          if (item.data.refused) throw new Refused(`${address} does not take message ${id}: ${item.data.refused}`);
-          if (item.type === type) return item;
-        }
-        if (item.type === "exited" && item.run >= this.run) {
-          throw new AlreadyEnded(`run ${item.run} of ${address} ended (${item.data?.status}) before message ${id} was ${what}`);
-        }
+    const found = await first(tail, timeout, (item) => {
+      if (item.kind !== "event") return false;
+      if (this.#isMeant(item)) {
+        if (item.data.refused) throw new Refused(`${address} does not take message ${id}: ${item.data.refused}`);
+        if (item.type === type) return true;
       }
-    } finally {
-      clearTimeout(timer);
-    }
-    if (late) throw new TimedOut(`message ${id} to ${address} was not ${what} within ${timeout} s; it is stored, and waits`);
-    throw new Closed(`the log of ${address} is not followed any more`);
+      if (item.type !== "exited" || item.run < this.run) return false;
+      throw new AlreadyEnded(`run ${item.run} of ${address} ended (${item.data?.status}) before message ${id} was ${what}`);
+    });
+    if (!found) throw new TimedOut(`message ${id} to ${address} was not ${what} within ${timeout} s; it is stored, and waits`);
+    return found as ProcessEvent;
   }
 
   #isMeant({ cause, type, data }: ProcessEvent): boolean {

@@ -10,7 +10,7 @@ import type { Msg } from "@nats-io/nats-core";
 import { Compact } from "./compact.js";
 import { passes } from "./connection.js";
 import type { Connection } from "./connection.js";
-import { BadPayload, NoServer } from "./errors.js";
+import { BadPayload, Closed, NoServer } from "./errors.js";
 import { bucket, History } from "./history.js";
 import type { Stored } from "./history.js";
 import { watchOwner } from "./liveness.js";
@@ -345,4 +345,18 @@ function startOf({ after, n, since, run }: TailOptions): Start {
   if (n !== undefined) return { kind: "last", n };
   if (since !== undefined) return { kind: "since", seconds: since };
   return run === "all" ? { kind: "first" } : { kind: "run", run };
+}
+
+/** The first item of a tail that is wanted; null if `timeout` seconds are over before. Throws: Closed, and as iterating it. */
+export async function first(tail: Tail, timeout: number | undefined, wanted: (item: Item) => boolean): Promise<Item | null> {
+  let late = false;
+  const stop = (): void => void ((late = true), tail.return());
+  const timer = timeout === undefined ? timeout : setTimeout(stop, timeout * 1000);
+  try {
+    for await (const item of tail) if (wanted(item)) return item;
+  } finally {
+    clearTimeout(timer);
+  }
+  if (late) return null;
+  throw new Closed("the log is not followed any more");
 }

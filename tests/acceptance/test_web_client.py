@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 from harness import SERVERS, binary, free_port, wait_for
 from homes import NATSPROC, a_home, connect, servers_of
-from webclient import CLIENT, built, in_client, node
+from webclient import CLIENT, built, in_client, in_deno, in_node
 
 import natsproc as sdk
 from natsproc.server import embedded
@@ -42,13 +43,15 @@ def test_it_stays_small(limit, options, tmp_path):
     assert len(gzip.compress(bundle.read_bytes(), 9)) <= limit
 
 
-def test_its_readme_shows_an_example_that_runs(home, tmp_path):
+@pytest.mark.parametrize("runtime", [in_node, in_deno])
+def test_its_readme_shows_an_example_that_runs(home, tmp_path, runtime):
     example = CLIENT / "example.mjs"
     assert example.read_text() in (CLIENT / "README.md").read_text()
     with owner(tmp_path, "build", TALKS):
-        said = in_client(str(example), "build", env=os.environ | {"NATSPROC_GRANT": line()}).stdout
+        environment = os.environ | {"NATSPROC_GRANT": line()}
+        said = in_client(str(example), "build", runtime=runtime(), env=environment).stdout
     assert "started" in said
-    assert "is answered { echo: 'how far?' }" in said
+    assert "is answered { echo: 'how far?' }" in said.replace('"', "'")
     assert said.endswith("ended: interrupted\n")
 
 
@@ -68,7 +71,9 @@ def home(tmp_path, monkeypatch, request):
 class Page:
     """A program in Node that has a `mesh`, and `say`s lines of JSON."""
 
-    def __init__(self, folder: Path, body: str, *lines: str, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, body: str, *lines: str, runtime: tuple[str, ...] = (), **options: Any
+    ) -> None:
         given = json.dumps({"credentials": lines[0]} | options)
         text = f"""
             import {{ connect }} from {json.dumps((built() / "index.js").as_uri())};
@@ -90,7 +95,7 @@ class Page:
         self._stderr = self.file.with_suffix(".stderr")
         with self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [node(), self.file], stdout=subprocess.PIPE, stderr=stderr, text=True
+                [*(runtime or in_node()), self.file], stdout=subprocess.PIPE, stderr=stderr, text=True
             )
 
     def hear(self) -> Any:
@@ -205,10 +210,23 @@ def notices(said: list[Any]) -> list[str]:
 
 @pytest.mark.parametrize("home", SERVERS, ids=[v or "newest" for v in SERVERS], indirect=True)
 def test_a_tail_misses_and_repeats_nothing_while_the_server_is_killed(home, tmp_path):
+    tail_over_killed_servers(home, tmp_path)
+
+
+def test_so_it_does_under_deno(home, tmp_path):
+    folder = built() / tmp_path.name  # where Deno finds the dependency
+    folder.mkdir()
+    try:
+        tail_over_killed_servers(home, folder, runtime=in_deno())
+    finally:
+        shutil.rmtree(folder)
+
+
+def tail_over_killed_servers(home, folder: Path, **options: Any) -> None:
     count = 400
     with (
-        owner(tmp_path, "build", COUNTS.format(count=count, pause=0.01)),
-        Page(tmp_path, TAIL, line("watch")) as page,
+        owner(folder, "build", COUNTS.format(count=count, pause=0.01)),
+        Page(folder, TAIL, line("watch"), **options) as page,
     ):
         page.until(lambda said: said[2] == 60)
         for _ in range(2):

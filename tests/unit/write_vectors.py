@@ -5,6 +5,7 @@ Run it after a change of the protocol code or of the models; `--search` looks fo
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import random
@@ -13,9 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from simulated import Choices, Log, Viewer
+from simulated import Choices, Log, Viewer, event, mark
 from writers import Writers
 
+from natsproc.bus import start
+from natsproc.bus.history import History
 from natsproc.bus.kv import marker_of
 from natsproc.errors import BadName, BadPayload, NotAllowed
 from natsproc.protocol.bundle import Bundle, StoredEntry, unbundle
@@ -206,6 +209,113 @@ def fold_case(seed: int) -> dict[str, Json]:
         "cuts": cuts(fold.cuts),
     }
     return case | ({"missing": list(fold.missing)} if fold.missing else {})
+
+
+# Where a tail begins: the last events, those above an offset, and what came since, of logs that are long enough to search.
+
+
+class LogHistory(History):
+    """Reads of a log in memory, where what is at position p was stored in second p."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def _stored(self, after: int) -> list[StoredEntry]:
+        return [StoredEntry(at, _stored_as(entry), "", "", {}) for at, _, entry in self._log.stored(after)]
+
+    async def first(self, subject: str, at: int = 1) -> StoredEntry | None:
+        return next(iter(self._stored(at - 1)), None)
+
+    async def last(self, subject: str) -> StoredEntry | None:
+        return next(iter(self._stored(self._log.last - 1)), None)
+
+    async def _batch(self, body: dict[str, Any]) -> tuple[list[StoredEntry], int]:
+        return self._stored(body["seq"] - 1), 0
+
+
+def _stored_as(entry: Entry) -> bytes:
+    if not entry.epoch:
+        return b""
+    names = ("epoch", "run", "time", "type", "data", *(() if entry.is_mark else ("offset",)))
+    return json.dumps({name: getattr(entry, name) for name in names}).encode()
+
+
+def long_log(dice: random.Random) -> Log:
+    """Four owners who write a few hundred events each, densely or not, with repeats, zombies, garbage and others between."""
+    log, before = Log(), 2
+    for epoch, run in ((3, 1), (7, 1), (20, 2), (22, 2)):
+        log.append(mark(epoch, run))
+        log.record()
+        for _ in range(dice.randrange(3, 7)):
+            sparse = dice.choice([1, 1, 4])
+            for _ in range(dice.randrange(150)):
+                log.append(event(epoch, len(log.counted) + 1, run), dice.randrange(sparse))
+            match dice.randrange(5):
+                case 0:
+                    log.append(event(before, len(log.counted) + 1))
+                case 1:
+                    for offset in range(max(log.cuts[-1].offset, len(log.counted) - 40), len(log.counted) + 1):
+                        log.append(event(epoch, offset, run))
+                case 2:
+                    log.append(UNREADABLE)
+                case 3:
+                    log.append(mark(before), 1000)
+        before = epoch
+    return log
+
+
+def begin_case(seed: int) -> dict[str, Json]:
+    dice = random.Random(seed)
+    log = long_log(dice)
+    if seed % 2:
+        log.trim(dice.randrange(log.position))
+        log.record()
+    end = len(log.counted)
+    asked = [{"last": n} for n in (0, 1, 300, 5000)] + [{"above": offset} for offset in (-5, end - 1, end + 9)]
+    asked += [{"above": dice.randrange(end)} for _ in range(8)]
+    asked += [{"since": dice.randrange(log.position + 2)} for _ in range(8)]
+    cases = [ask | {"shown": _ranges(asyncio.run(begun(log, **ask)))} for ask in asked]
+    return {"name": f"log {seed}", "cuts": cuts(log.recorded), "log": _rows(log), "asked": cases}
+
+
+async def begun(log: Log, *, last: int = 0, above: int | None = None, since: int | None = None) -> list[int]:
+    """The offsets that a tail from there shows."""
+    history, table, end = LogHistory(log), log.recorded, log.stored(log.last - 1)[0]
+    stored = StoredEntry(end[0], _stored_as(end[2]), "", "", {})
+    found: dict[str, Any] = {"position": end[0]}
+    if last:
+        found = await start._behind(history, "", await start._newest(history, "", table, stored) - last, table)
+    elif above is not None:
+        found = await start._behind(history, "", above, table)
+    elif since is not None and (entry := await history.first("", since)):
+        found = await start._from(history, "", entry, table)
+    viewer = _Watching(log, Reader(cuts=table, follow_runs=True, **found), Choices(b""))
+    viewer.quiet()
+    shown = [event.offset for event in viewer.shown]
+    counted = [entry.offset for position, entry in log.counted if position > log.floor]
+    if since is None and not log.floor:  # else repeats may stand for what was trimmed
+        assert shown == ([offset for offset in counted if offset > above] if above is not None else counted[-last:] if last else [])
+    return shown
+
+
+def _ranges(offsets: list[int]) -> Json:
+    """First and last; they have no holes."""
+    assert offsets == list(range(offsets[0], offsets[-1] + 1)) if offsets else True
+    return [offsets[0], offsets[-1]] if offsets else []
+
+
+def _rows(log: Log) -> list[Json]:
+    """Entries as `[position, entry, count]`: so many, whose positions and offsets follow each other."""
+    rows: list[Json] = []
+    for position, _, entry in log.stored():
+        what = written(entry)
+        before = rows[-1] if rows else [0, [0, 0], 0]
+        count = before[2]
+        if what[1] and before[0] + count == position and [*before[1][:1], before[1][1] + count, *before[1][2:]] == what:
+            before[2] += 1
+        else:
+            rows.append([position, what, 1])
+    return rows
 
 
 # Compact: three streams of tokens, closed, left open, and closed by what covers less.
@@ -512,6 +622,12 @@ def files() -> dict[str, str]:
     found: dict[str, dict[str, Json]] = {
         "readers": {"about": ABOUT + "As reader.json; `refused`: the start itself is.", "cases": reader},
         "folds": {"about": ABOUT + "As fold.json.", "cases": fold},
+        "starts": {
+            "about": ABOUT + "Protocol: section 2.2. A log, as [position, entry, so many that follow each other], and the claim's "
+            "cuts; where a tail begins (the last n events, above an offset, what is stored there or behind) "
+            "and the first and last offset that it shows.",
+            "cases": [begin_case(seed) for seed in range(8)],
+        },
         "compact": {
             "about": ABOUT
             + "Protocol: section 2.5. A step is what is fed (an event [offset, type, data], a notice's "

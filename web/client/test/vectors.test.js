@@ -11,6 +11,7 @@ import { cursorText, eventOf, notice, parseCursor, parseEntry, parseReceipt, UNR
 import { Address, checkName, Names, replyIsClients } from "../dist/names.js";
 import { Fold } from "../dist/ownership.js";
 import { Reader } from "../dist/reader.js";
+import { inTheMiddle } from "../dist/start.js";
 import { parseClaim, parseRecord, toCut } from "../dist/records.js";
 
 const FOLDER = process.env.VECTORS ?? new URL("../../../tests/vectors", import.meta.url).pathname;
@@ -145,6 +146,64 @@ for (const file of ["reader", "readers"]) {
     }
   });
 }
+
+const second = (position) => new Date(position * 1000).toISOString(); // in which it was stored
+
+/** Reads of a log in memory. */
+function historyOf(stored) {
+  const behind = (after, upto = Infinity) => stored.filter(({ position }) => position > after && position <= upto);
+  return {
+    first: async (_, { seq, start_time: time }) => behind((seq ?? Date.parse(time) / 1000) - 1)[0] ?? null,
+    last: async () => stored.at(-1),
+    now: async () => second(stored.at(-1).position),
+    async *read(_, after, upto) {
+      for (let rest = behind(after, upto); rest.length; rest = rest.slice(7)) yield rest.slice(0, 7);
+    },
+  };
+}
+
+/** The offsets that a reader shows of a log that stays as it is. */
+function shownOf(reader, stored, cuts) {
+  const offsets = [];
+  for (let todo = reader.start(); todo.length; ) {
+    const action = todo.shift();
+    if (action.kind === "event") offsets.push(action.offset);
+    else if (action.kind === "ask_first") todo = reader.first(stored[0].position, cuts, cuts.at(-1).epoch);
+    else if (action.kind === "read") todo.push(...readOf(reader, stored, action.after));
+  }
+  return offsets;
+}
+
+function readOf(reader, stored, after) {
+  const done = [];
+  for (const { position, what } of stored.filter((one) => one.position > after)) {
+    done.push(...reader.history(position, entry(what)));
+    if (done.some(({ kind }) => kind === "read" || kind === "ask_first")) return done;
+  }
+  return [...done, ...reader.historyEnd()];
+}
+
+test("where a tail begins", async () => {
+  for (const { name, cuts: table, log, asked } of load("starts").cases) {
+    const [cuts, subject] = [table.map(toCut), ""];
+    const stored = log.flatMap(([position, [epoch, offset, ...others], count]) =>
+      Array.from({ length: count }, (_, n) => ({ position: position + n, what: [epoch, offset && offset + n, ...others] })),
+    );
+    for (const one of stored) {
+      const { cause: _, ...given } = entry(one.what);
+      one.payload = bytes(given.epoch ? JSON.stringify(given) : "");
+    }
+    const last = stored.at(-1);
+    for (const { last: n, above, since, shown } of asked) {
+      const start =
+        n !== undefined ? { kind: "last", n } : above !== undefined ? { kind: "above", offset: above } : { kind: "since", seconds: last.position - since };
+      const options = await inTheMiddle(start, { history: historyOf(stored), subject, cuts, last });
+      const found = shownOf(new Reader({ ...options, cuts, followRuns: true }), stored, cuts);
+      const [from, to] = shown;
+      assert.deepEqual(found, from ? Array.from({ length: to - from + 1 }, (_, i) => from + i) : [], `${name}: ${JSON.stringify(start)}`);
+    }
+  }
+});
 
 test("compact", () => {
   for (const { name, limit, steps } of load("compact").cases) {

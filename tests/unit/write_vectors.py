@@ -254,7 +254,9 @@ def long_log(dice: random.Random) -> Log:
                 case 0:
                     log.append(event(before, len(log.counted) + 1))
                 case 1:
-                    for offset in range(max(log.cuts[-1].offset, len(log.counted) - 40), len(log.counted) + 1):
+                    for offset in range(
+                        max(log.cuts[-1].offset, len(log.counted) - 40), len(log.counted) + 1
+                    ):
                         log.append(event(epoch, offset, run))
                 case 2:
                     log.append(UNREADABLE)
@@ -271,7 +273,9 @@ def begin_case(seed: int) -> dict[str, Json]:
         log.trim(dice.randrange(log.position))
         log.record()
     end = len(log.counted)
-    asked = [{"last": n} for n in (0, 1, 300, 5000)] + [{"above": offset} for offset in (-5, end - 1, end + 9)]
+    asked = [{"last": n} for n in (0, 1, 300, 5000)] + [
+        {"above": offset} for offset in (-5, end - 1, end + 9)
+    ]
     asked += [{"above": dice.randrange(end)} for _ in range(8)]
     asked += [{"since": dice.randrange(log.position + 2)} for _ in range(8)]
     cases = [ask | {"shown": _ranges(asyncio.run(begun(log, **ask)))} for ask in asked]
@@ -284,7 +288,9 @@ async def begun(log: Log, *, last: int = 0, above: int | None = None, since: int
     stored = StoredEntry(end[0], _stored_as(end[2]), "", "", {})
     found: dict[str, Any] = {"position": end[0]}
     if last:
-        found = await start._behind(history, "", await start._newest(history, "", table, stored) - last, table)
+        found = await start._behind(
+            history, "", await start._newest(history, "", table, stored) - last, table
+        )
     elif above is not None:
         found = await start._behind(history, "", above, table)
     elif since is not None and (entry := await history.first("", since)):
@@ -294,7 +300,13 @@ async def begun(log: Log, *, last: int = 0, above: int | None = None, since: int
     shown = [event.offset for event in viewer.shown]
     counted = [entry.offset for position, entry in log.counted if position > log.floor]
     if since is None and not log.floor:  # else repeats may stand for what was trimmed
-        assert shown == ([offset for offset in counted if offset > above] if above is not None else counted[-last:] if last else [])
+        assert shown == (
+            [offset for offset in counted if offset > above]
+            if above is not None
+            else counted[-last:]
+            if last
+            else []
+        )
     return shown
 
 
@@ -311,7 +323,11 @@ def _rows(log: Log) -> list[Json]:
         what = written(entry)
         before = rows[-1] if rows else [0, [0, 0], 0]
         count = before[2]
-        if what[1] and before[0] + count == position and [*before[1][:1], before[1][1] + count, *before[1][2:]] == what:
+        if (
+            what[1]
+            and before[0] + count == position
+            and [*before[1][:1], before[1][1] + count, *before[1][2:]] == what
+        ):
             before[2] += 1
         else:
             rows.append([position, what, 1])
@@ -623,7 +639,8 @@ def files() -> dict[str, str]:
         "readers": {"about": ABOUT + "As reader.json; `refused`: the start itself is.", "cases": reader},
         "folds": {"about": ABOUT + "As fold.json.", "cases": fold},
         "starts": {
-            "about": ABOUT + "Protocol: section 2.2. A log, as [position, entry, so many that follow each other], and the claim's "
+            "about": ABOUT
+            + "Protocol: section 2.2. A log, as [position, entry, so many that follow each other], and the claim's "
             "cuts; where a tail begins (the last n events, above an offset, what is stored there or behind) "
             "and the first and last offset that it shows.",
             "cases": [begin_case(seed) for seed in range(8)],

@@ -367,13 +367,18 @@ export class Connection {
 
   /** Send what is pending and close. */
   async close(): Promise<void> {
-    for (const hook of this.#hooks.closing) hook();
+    this.#leave();
     if (this.#up) await Promise.race([this.#nc.flush().catch(() => {}), sleep(1)]);
     await this.#end(new Closed("the connection is closed"));
   }
 
+  #leave(): void {
+    for (const hook of [...this.#hooks.closing]) hook();
+  }
+
   async #end(why: Error): Promise<void> {
     if (this.#why) return;
+    this.#leave();
     this.#why = why;
     this.#up = false;
     clearTimeout(this.#timer);

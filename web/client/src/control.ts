@@ -3,7 +3,6 @@
 import type { Connection } from "./connection.js";
 import { NoResponders, passes } from "./connection.js";
 import { NoServer, NoSuchProcess, NotAllowed, TimedOut, Unreachable } from "./errors.js";
-import { hold } from "./holding.js";
 import { encode, parseReceipt, receipt } from "./messages.js";
 import type { Command, Receipt } from "./messages.js";
 import type { Address } from "./names.js";
@@ -16,10 +15,16 @@ const RETRY_SECONDS = 0.1;
 /**
  * Send a command and return its final receipt, or the one that says `accepted` if time runs out behind it. A lost
  * connection is waited for and the command repeated under its id, which changes nothing. If nobody serves the process,
- * it is kept for `held` seconds, if any.
+ * `hold`, if any, keeps it.
  * Throws: NoSuchProcess, Unreachable, NotAllowed, NoServer, TooLarge.
  */
-export async function send(connection: Connection, address: Address, command: Command, timeout: number, held = 0): Promise<Receipt> {
+export async function send(
+  connection: Connection,
+  address: Address,
+  command: Command,
+  timeout: number,
+  hold?: false | (() => Promise<Receipt>),
+): Promise<Receipt> {
   const subject = connection.names.by(address, "control", connection.sender);
   const payload = encode(command, "command");
   const until = clock() + timeout;
@@ -32,9 +37,9 @@ export async function send(connection: Connection, address: Address, command: Co
       if (error instanceof NoServer) silent = 0;
       else if (error instanceof NoResponders) {
         silent ||= clock();
-        const late = await tooLate(connection, address, command, held > 0);
+        const late = await tooLate(connection, address, command, Boolean(hold));
         const long = clock() - silent > BACK_SECONDS;
-        if (held && (late || long)) return hold(connection, address, command, held);
+        if (hold && (late || long)) return hold();
         if (late) return late;
         if (long) throw new Unreachable(`the node of ${address} does not answer: it is gone or cut off`);
       } else throw error;
@@ -43,7 +48,7 @@ export async function send(connection: Connection, address: Address, command: Co
   }
   if (asked.receipt) return { ...asked.receipt, why: `not applied within ${timeout} s; it stays valid` };
   if (!connection.connected) throw new NoServer(`the connection was lost, and did not return in ${timeout} s`);
-  if (held) return hold(connection, address, command, held);
+  if (hold) return hold();
   throw new Unreachable(`the node of ${address} did not answer '${command.verb}' within ${timeout} s: it is overloaded, stopped or cut off`);
 }
 

@@ -2,6 +2,8 @@
 
 export { connect, Mesh } from "./connect.js";
 export type { ConnectOptions, ProcessInfo, Selection, WatchOptions } from "./connect.js";
+export { Connection } from "./connection.js";
+export type { Endpoint } from "./connection.js";
 export * from "./errors.js";
 export type { Item, Json, Notice, NoticeType, ProcessEvent, Receipt, Status } from "./messages.js";
 export { Address } from "./names.js";

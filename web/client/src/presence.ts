@@ -18,12 +18,13 @@ export function announce(connection: Connection, address: Address): () => void {
       // said again when the connection is back
     }
   };
-  const timer = setInterval(say, ANNOUNCE_SECONDS * 1000);
-  const forgets = [connection.on("up", () => say()), connection.on("closing", () => say(true))];
-  say();
-  return () => {
+  const stop = (): void => {
     clearInterval(timer);
     for (const forget of forgets) forget();
     say(true);
   };
+  const timer = setInterval(say, ANNOUNCE_SECONDS * 1000);
+  const forgets = [connection.on("up", () => say()), connection.on("closing", stop)];
+  say();
+  return stop;
 }

@@ -2,6 +2,7 @@
 
 import type { Connection } from "./connection.js";
 import { send } from "./control.js";
+import { hold as keep } from "./holding.js";
 import { AlreadyEnded, ProcessFailed, TimedOut } from "./errors.js";
 import type { Exit } from "./errors.js";
 import type { Command, Json, ProcessEvent, Receipt } from "./messages.js";
@@ -85,8 +86,9 @@ export class ProcessHandle {
   }
 
   /** Send any command; the verbs below are this with names. */
-  command(verb: string, { timeout = COMMAND_SECONDS, hold, id, ...fields }: CommandOptions & Omit<Partial<Command>, "verb"> = {}): Promise<Receipt> {
-    return send(this.connection, this.address, { id: id ?? newToken(), verb, ...fields }, timeout, hold);
+  command(verb: string, { timeout = COMMAND_SECONDS, hold = 0, id = newToken(), ...fields }: CommandOptions & Omit<Partial<Command>, "verb"> = {}): Promise<Receipt> {
+    const command = { id, verb, ...fields };
+    return send(this.connection, this.address, command, timeout, hold > 0 && (() => keep(this.connection, this.address, command, hold)));
   }
 
   /** Stop what it is doing now, as Ctrl-C does, and optionally say what to do instead. */

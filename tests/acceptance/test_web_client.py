@@ -26,10 +26,10 @@ import natsproc as sdk
 from natsproc.server import embedded
 
 LIMITS = {
-    "all": (16_300, 56_400, 'export * from "natsproc"'),
+    "all": (16_700, 56_500, 'export * from "natsproc"'),
     "watching": (
-        13_100,
-        53_200,
+        13_500,
+        53_300,
         'import { Address, Connection, Tail } from "natsproc"; globalThis.them = [Address, Connection, Tail]',
     ),
 }

@@ -115,20 +115,21 @@ export class History {
 
   /**
    * Give a subject's entries behind position `after` up to `upto`, or to the last one at the time of the call, in
-   * order and complete, in lists.
+   * order and complete, in lists; of `few` entries, if whoever asks wants hardly more.
    */
-  async *read(subject: string, after = 0, upto?: number): AsyncGenerator<Stored[], void> {
+  async *read(subject: string, after = 0, upto?: number, few?: number): AsyncGenerator<Stored[], void> {
     const end = upto ?? (await this.lastFromLeader(subject))?.position ?? 0;
-    let fetching = after < end ? this.#fetch(subject, after) : null;
+    let fetching = after < end ? this.#fetch(subject, after, few) : null;
     while (fetching) {
       const { entries, pending } = await fetching;
       const last = entries.at(-1);
-      // one list is fetched while another is dealt with
-      fetching = last && pending && last.position < end ? this.#fetch(subject, last.position) : null;
+      const next = (): Promise<Batch> | null => (last && pending && last.position < end ? this.#fetch(subject, last.position, few) : null);
+      fetching = few ? null : next(); // one list is fetched while another is dealt with
       const wanted = entries.filter((entry) => entry.position <= end);
       after = wanted.at(-1)?.position ?? after;
       if (wanted.length) yield wanted;
       if (wanted.length < entries.length) return;
+      fetching ??= next();
     }
     if (after >= end) return;
     // A replica knew of no more entries: the leader knows whether there are any.
@@ -136,8 +137,8 @@ export class History {
     if (missing && missing.position <= end) throw new ReadFailed(`${this.stream}: a replica lacks position ${missing.position}`);
   }
 
-  #fetch(subject: string, after: number): Promise<Batch> {
-    const fetching = this.#batch({ seq: after + 1, next_by_subj: subject, batch: CHUNK, max_bytes: CHUNK_BYTES });
+  #fetch(subject: string, after: number, few = CHUNK): Promise<Batch> {
+    const fetching = this.#batch({ seq: after + 1, next_by_subj: subject, batch: Math.min(few, CHUNK), max_bytes: CHUNK_BYTES });
     fetching.catch(() => {}); // it may be awaited by nobody
     return fetching;
   }

@@ -58,7 +58,7 @@ export class ProcessHandle {
    */
   async before(offset: number, n = 100): Promise<ProcessEvent[]> {
     const page: ProcessEvent[] = [];
-    const start = { kind: "above", offset: offset - n - 1 } as const;
+    const start = { kind: "above", offset: offset - n - 1, few: n } as const;
     for await (const item of new Tail(this.connection, this.address, { run: "all", follow: false }, start)) {
       if (item.kind !== "event") continue;
       if (item.offset < offset) page.push(item);

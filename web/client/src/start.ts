@@ -15,14 +15,14 @@ const LONG_AGO = 1e9; // seconds
 
 /**
  * `run` without a number begins with the latest run; `behind` shows what lies behind a position, `above` what lies
- * above an offset, `last` so many events and what follows, `since` what is that many seconds old and younger.
+ * above an offset and is wanted but for a few events, `last` so many events and what follows, `since` what is that many seconds old and younger.
  */
 export type Start =
   | { readonly kind: "run"; readonly run?: number | undefined }
   | { readonly kind: "first" }
   | { readonly kind: "last"; readonly n: number }
   | { readonly kind: "since"; readonly seconds: number }
-  | { readonly kind: "above"; readonly offset: number }
+  | { readonly kind: "above"; readonly offset: number; readonly few: number }
   | { readonly kind: "behind"; readonly position: number }
   | { readonly kind: "cursor"; readonly cursor: Cursor };
 
@@ -130,7 +130,7 @@ async function find({ history, subject, cuts, last }: Log, offset: number): Prom
         if (position >= upto) return { position: 0, offset: 0 };
         if (entry.epoch === epoch && entry.offset) return { position, offset: entry.offset };
       }
-      const { value } = await history.read(subject, entries.at(-1)!.position, upto - 1).next();
+      const { value } = await history.read(subject, entries.at(-1)!.position, upto - 1, WINDOW).next();
       entries = value ?? [];
     }
     return { position: 0, offset: 0 };

@@ -17,6 +17,7 @@ import { watchOwner } from "./liveness.js";
 import { notice, parseCursor, parseEntry } from "./messages.js";
 import type { Item, ProcessEvent } from "./messages.js";
 import type { Address } from "./names.js";
+import { WINDOW } from "./ownership.js";
 import { BUFFER } from "./reader.js";
 import type { Action, Order, Reader } from "./reader.js";
 import { recordAt } from "./registry.js";
@@ -250,7 +251,8 @@ export class Tail implements AsyncIterableIterator<Item> {
     } else if (kind === "unsubscribe") {
       this.#deafen();
     } else if (kind === "read") {
-      this.#reading = this.#history.read(this.#subject, (order as { after: number }).after);
+      const few = this.#start.kind === "above" ? this.#start.few + 2 * WINDOW : undefined;
+      this.#reading = this.#history.read(this.#subject, (order as { after: number }).after, undefined, few);
     } else if (kind === "ask_first") {
       this.#reading = null;
       const first = await this.#history.firstFromLeader(this.#subject);

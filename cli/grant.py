@@ -73,7 +73,11 @@ def grant(
     seconds = DAY if lasts is None else lasts
     if show:
         options.exclusive(print=show, out=out, server=server, keys=keys)
-        print(_elsewhere(sender, _words(can), _words(on), seconds or None, namespace, prefix, output))
+        print(
+            _elsewhere(
+                sender, options.words(can), options.words(on), seconds or None, namespace, prefix, output
+            )
+        )
         return 0
     if output != "text":
         raise exits.Usage("-o says what --print prints")
@@ -81,8 +85,8 @@ def grant(
         _insist_on_place(out, sender)
     made = natsproc.grant(
         sender,
-        _words(can),
-        _words(on),
+        options.words(can),
+        options.words(on),
         seconds=seconds or None,
         namespace=namespace,
         prefix=prefix,
@@ -138,10 +142,6 @@ def _elsewhere(
     if output == "nsc":
         return elsewhere.as_nsc(sender, subjects, seconds)
     return "\n".join(elsewhere.explained(sender, subjects, seconds))
-
-
-def _words(given: list[str] | None) -> list[str]:
-    return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
 
 
 def _say(made: Granted, seconds: float) -> None:

@@ -28,7 +28,7 @@ def invite(
 
     expires = None if lasts is None else time.time() + lasts
     check_name(name, "sender")
-    line = joined.invite(Home.find(), name, at=_place(at) if at else None, expires=expires)
+    line = joined.invite(Home.find(), name, at=options.place(at) if at else None, expires=expires)
     print_line(line.encode(), name)
     return 0
 
@@ -40,16 +40,3 @@ def print_line(word: str, name: str) -> None:
         f"paste this line on the machine that joins as {name}. It holds a credential with all rights: keep it to "
         "yourself"
     )
-
-
-def _place(text: str) -> tuple[str, int]:
-    from urllib.parse import urlsplit
-
-    try:
-        parts = urlsplit(f"//{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if not host or parts.path:
-        raise exits.Usage(f"--at takes HOST or HOST:PORT, not {text!r}")
-    return host, port or 0

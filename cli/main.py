@@ -38,6 +38,10 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "cancel": "Ask a process to end, and make it after a grace time.",
         "kill": "End a process at once.",
     },
+    "In a browser": {
+        "console": "Open a page that shows what runs, watches and steers it.",
+        "share": "Print a link, and a QR code, by which somebody may watch one process.",
+    },
     "Access": {
         "grant": "Give out a credential: who may watch, send, control or own what.",
         "grants": "List what was granted, and what was revoked.",

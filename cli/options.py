@@ -159,6 +159,25 @@ def is_pattern(text: str) -> bool:
     return "*" in text or "?" in text
 
 
+def words(given: list[str] | None) -> list[str]:
+    """What an option lists that may be repeated, and have commas."""
+    return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
+
+
+def place(text: str) -> tuple[str, int]:
+    """Read the HOST[:PORT] of `--at`; port 0 if there is none. Raises: Usage."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.path:
+        raise exits.Usage(f"--at takes HOST or HOST:PORT, not {text!r}")
+    return host, port or 0
+
+
 def exclusive(**given: object) -> None:
     """Refuse options that contradict each other. Raises: Usage."""
     named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, False, ())]

@@ -45,6 +45,11 @@ def _shown(found: dict[str, Any]) -> dict[str, Any]:
     if "pid" not in found:
         return {}
     shown = {name: value for name, value in found.items() if value != "" and value is not False}
+    shown["origins"] = ", ".join(found["origins"])
+    if not shown["origins"]:
+        del shown["origins"]
+    if not shown.pop("pages_answer", False):
+        shown["pages_url"] = f"{found.get('pages_url', 'none')} (does not answer: see `natsproc doctor`)"
     shown["started"] = f"{format_age(time.time() - found['started'])} ago"
     if ends := shown.pop("certificate_ends", 0):
         shown["certificate"] = f"good for another {format_age(ends - time.time())}"

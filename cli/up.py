@@ -23,6 +23,19 @@ def up(
     ws_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Its port for WebSocket; 9222 or a free one.")
     ] = None,
+    pages_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="The port of the pages for browsers; 9223 or a free one."),
+    ] = None,
+    origins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--origin",
+            metavar="URL",
+            help="Pages of yours that may connect from browsers, as https://team.example.com; may be given several "
+            "times, and replaces what was said before ('' forgets it). Our own pages always may.",
+        ),
+    ] = None,
     store: Annotated[
         Path | None,
         typer.Option(metavar="DIR", resolve_path=True, help="Where it keeps its data; below NATSPROC_HOME."),
@@ -77,7 +90,7 @@ def up(
     """
     from natsproc.bus.limits import Limits
     from natsproc.protocol.names import new_id
-    from natsproc.server import certificates, embedded, joined
+    from natsproc.server import certificates, embedded, joined, links
     from natsproc.server.config import write_config as write
     from natsproc.server.home import Home, is_loopback
     from natsproc_cli.invite import print_line
@@ -85,7 +98,7 @@ def up(
     home = Home.find()
     limits = Limits(keep, max_bytes, max_events)
     if write_config is not None:
-        if port or ws_port or store or listen or tls or cert or limits != Limits():
+        if port or ws_port or pages_port or origins or store or listen or tls or cert or limits != Limits():
             raise exits.Usage(
                 "with --write-config, nats-server.conf says the ports, addresses and certificates, the store lies in DIR, and "
                 "`natsproc setup` sets what is kept"
@@ -95,7 +108,10 @@ def up(
         return 0
     before = home.load()
     encryption = _encryption(listen, tls, cert, key, ca, before)
-    wishes = embedded.Wishes(port, ws_port, str(store) if store else None, durable, listen, *encryption)
+    pages = None if origins is None else tuple(links.check_origin(text) for text in origins if text)
+    wishes = embedded.Wishes(
+        port, ws_port, str(store) if store else None, durable, listen, *encryption, pages_port, pages
+    )
     started = embedded.start(home, wishes, limits=limits)
     url = embedded.status(home)["url"]
     if started:

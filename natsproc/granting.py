@@ -21,8 +21,8 @@ from natsproc.protocol.gate import NODE
 from natsproc.protocol.messages import decode_object
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, MAX_NAME, check_name
 from natsproc.server import joined
-from natsproc.server.certificates import machine_addresses
-from natsproc.server.home import Home, is_wildcard
+from natsproc.server.home import Home
+from natsproc.server.links import host_of
 
 if TYPE_CHECKING:
     from natsproc.bus.connection import Endpoint
@@ -259,7 +259,7 @@ def _where(home: Home, url: str) -> dict[str, str]:
     with suppress(Error):
         state = home.load()
         if state and url in ("", state.url, state.ws_url):
-            host = machine_addresses()[0] if is_wildcard(state.host) else state.near
+            host = host_of(state)
             found = {"url": state.ws_url_at(host), "nats": state.url_at(host)}
             return found | ({"ca": home.ca(state), "tls_name": state.tls_name} if state.tls else {})
     return {"url" if url.startswith(("ws://", "wss://")) else "nats": url}

@@ -14,7 +14,7 @@ from natsproc.bus.limits import Limits
 from natsproc.errors import Error
 from natsproc.protocol.names import DEFAULT_PREFIX, Names, new_token
 
-from . import certificates, joined
+from . import certificates, joined, links
 from .config import find_program, version_of
 from .home import PAGES_PORT, Durable, Home, State
 from .ports import choose_port, is_free
@@ -184,4 +184,5 @@ def status(home: Home) -> dict[str, Any]:
     if state is None or not home.running:
         return {"running": False, "home": str(home.folder), **joined.describe(home)}
     supervisor = {"supervisor": home.supervisor.holder(), "home": str(home.folder)}
-    return {"running": state.answers(), "pid": pid, **home.describe(state), **supervisor}
+    there = {"running": state.answers(), "pages_answer": links.answer(home, state)}
+    return {**there, "pid": pid, **home.describe(state), **supervisor}

@@ -14,15 +14,17 @@ from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from natsproc.bus.connection import Connection, Endpoint
+from natsproc.errors import Error
 from natsproc.protocol.names import Names
 
+from . import links
 from .home import Home, State, is_loopback
 
 CERTIFICATE_DAYS = 30
 REACH_SECONDS = 3.0
 _LONG = 60_000  # bytes of a line that a server with max_control_line 65536 takes
-_STRANGER = (
-    "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://example.com\r\nConnection: Upgrade\r\n"
+_PAGE = (
+    "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: {}\r\nConnection: Upgrade\r\n"
     "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: bmF0c3Byb2Ntbm90LiEhIQ==\r\n\r\n"
 )
 
@@ -87,14 +89,20 @@ def _certificate(connection: Connection) -> Iterator[Finding]:
 
 def websocket(url: str, endpoint: Endpoint) -> Iterator[Finding]:
     """Whether a page of any web site could open a WebSocket there."""
-    answer = _says(urlsplit(url), endpoint, _STRANGER.encode(), greeted=False)
-    if answer.split(b" ")[1:2] == [b"101"]:
+    status = upgrades(url, endpoint, "https://example.com")
+    if status == "101":
         advice = "set allowed_origins (`natsproc down`, then `natsproc up` does)"
         yield Finding("websocket", f"{url} takes connections from any web site", "problem", advice)
-    elif answer:
+    elif status:
         yield Finding("websocket", f"{url}, for pages of its own only")
     else:
         yield Finding("websocket", f"{url} does not answer", "warning", "see the server's log")
+
+
+def upgrades(url: str, endpoint: Endpoint, origin: str) -> str:
+    """The HTTP status with which a page of that origin is met there: 101 lets it in; empty without an answer."""
+    answer = _says(urlsplit(url), endpoint, _PAGE.format(origin).encode(), greeted=False)
+    return answer.decode("latin-1").partition(" ")[2][:3]
 
 
 def _says(url: SplitResult, endpoint: Endpoint, said: bytes, *, greeted: bool = True) -> bytes:
@@ -128,7 +136,8 @@ def files(endpoint: Endpoint, home: Home) -> Iterator[Finding]:
 
 def exposed(endpoint: Endpoint, home: Home) -> list[tuple[Path, int]]:
     """The secret files that others can read, the folder of the home if they can look into it, and the right modes."""
-    secrets = [home.keys, home.creds, home.authority_pem, home.server_pem, home.joined / "machine.creds"]
+    secrets = [home.keys, home.creds, home.authority_pem, home.server_pem, home.opening]
+    secrets += [home.joined / "machine.creds"]
     secrets += [Path(path) for path in (endpoint.creds, endpoint.options.get("nkeys_seed")) if path]
     wanted = dict.fromkeys(secrets, 0o600) | {home.folder: 0o700}
     return [(path, mode) for path, mode in wanted.items() if _is_open(path)]
@@ -147,3 +156,10 @@ def embedded(home: Home, state: State, endpoint: Endpoint) -> Iterator[Finding]:
         text = f"on {where} without TLS: whoever is on the way can read all, and act as anyone"
         yield Finding("listens", text, "problem", "`natsproc down`, then `natsproc up --tls`")
     yield from websocket(state.ws_url, endpoint)
+    try:
+        links.insist(home, state)
+    except Error as error:
+        yield Finding("pages", str(error), "problem")
+    else:
+        also = f", and pages of {', '.join(state.origins)} may connect, too" if state.origins else ""
+        yield Finding("pages", f"{state.pages_url_at(state.near)} answers{also}")

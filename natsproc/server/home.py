@@ -216,6 +216,11 @@ class Home:
         return self.tls / "server.pem"
 
     @property
+    def opening(self) -> Path:
+        """What a browser is started with: a link with a secret is nothing for its arguments."""
+        return self.folder / "console.html"
+
+    @property
     def joined(self) -> Path:
         """Where a mesh on another machine is remembered that this one has joined."""
         return self.folder / "joined"
@@ -299,16 +304,15 @@ class Home:
     def describe(self, state: State) -> dict[str, Any]:
         """Where the server is found, in full."""
         store = str(self.folder / state.store)
-        pages = state.pages_url_at(state.near)
+        pages = {"pages_url": state.pages_url_at(state.near)} if state.pages_port else {}
         where = {
             "url": state.url,
             "ws_url": state.ws_url,
-            "pages_url": pages,
             "creds": str(self.creds),
             "store": store,
         }
         ca = {"ca": str(self.ca_pem)} if state.tls and not state.cert else {}
-        return {**asdict(state), **where, **ca}
+        return {**asdict(state), **where, **pages, **ca}
 
     def last_words(self, lines: int = 6) -> str:
         """The end of what server and supervisor logged, for people."""

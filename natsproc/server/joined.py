@@ -38,6 +38,7 @@ class Invitation:
     ca: str = ""  #: PEM; empty without TLS, or where the certificate is by an authority that the system knows
     tls_name: str = ""  #: the name in the server's certificate
     ws_port: int = 0  #: where it takes WebSocket, at the same hosts
+    pages_port: int = 0  #: where its pages are, likewise
 
     def encode(self) -> str:
         """Write it as one word."""
@@ -50,8 +51,8 @@ class Invitation:
         word = next((word for word in text.split() if word.startswith(MARK)), "").removeprefix(MARK)
         try:
             packed = base64.b64decode(word + "=" * (-len(word) % 4), altchars=b"-_", validate=True)
-            urls, creds, ca, name, *port = json.loads(zlib.decompress(packed))
-            return cls(tuple(map(str, urls)), str(creds), str(ca), str(name), *map(int, port[:1]))
+            urls, creds, ca, name, *ports = json.loads(zlib.decompress(packed))
+            return cls(tuple(map(str, urls)), str(creds), str(ca), str(name), *map(int, ports[:2]))
         except (ValueError, TypeError, zlib.error):
             raise BadPayload(
                 f"that is no line of `natsproc invite`, or only a part of one: it is one word that begins with {MARK}"
@@ -89,15 +90,15 @@ def invite(
         ]
     entry = Grant(name, "", ("all",), ("*/*",), DEFAULT_PREFIX, int(time.time()))
     creds, _, _ = granting.make(granting.Place(home.keys), entry, FULL, expires)
-    return Invitation(tuple(urls), creds, home.ca(state), state.tls_name, state.ws_port)
+    return Invitation(tuple(urls), creds, home.ca(state), state.tls_name, state.ws_port, state.pages_port)
 
 
 def load(folder: Path) -> Invitation | None:
     """What `save` wrote there, or None. Raises: BadPayload."""
     try:
-        urls, name, *port = json.loads((folder / "joined.json").read_text())
+        urls, name, *ports = json.loads((folder / "joined.json").read_text())
         creds, ca = ((folder / file).read_text() for file in ("machine.creds", "ca.pem"))
-        return Invitation(tuple(urls), creds, ca, name, *port)
+        return Invitation(tuple(urls), creds, ca, name, *ports)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -111,7 +112,8 @@ def save(folder: Path, invitation: Invitation) -> None:
     write_private(folder / "machine.creds", invitation.creds)
     write_private(folder / "ca.pem", invitation.ca)
     write_private(
-        folder / "joined.json", json.dumps([invitation.urls, invitation.tls_name, invitation.ws_port])
+        folder / "joined.json",
+        json.dumps([invitation.urls, invitation.tls_name, invitation.ws_port, invitation.pages_port]),
     )
 
 

@@ -38,7 +38,8 @@ class Target:
     def connect(self, *, start: bool = False) -> Mesh:
         """Make the mesh's async context manager; `start` starts the embedded server if none is named."""
         url = self.server or os.environ.get("NATS_URL", "")
-        _import_client(websocket=self.context is not None or "ws://" in url or "wss://" in url)
+        unseen = self.context is not None or "NATSPROC_GRANT" in os.environ  # these name a URL, too
+        _import_client(websocket=unseen or "ws://" in url or "wss://" in url)
         import natsproc
 
         return natsproc.connect(

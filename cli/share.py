@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import shutil
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -101,7 +101,7 @@ def _draw(url: str, file: Path | None) -> None:
     if not shown:
         return
     width, height = code.symbol_size(border=BORDER)
-    screen = shutil.get_terminal_size()
+    screen = os.get_terminal_size(sys.stdout.fileno())
     if width > screen.columns or height // 2 + 2 > screen.lines:
         exits.remark(
             f"a QR code of it takes {width} columns and {height // 2 + 1} lines, and this terminal has {screen.columns} and "
@@ -115,7 +115,6 @@ def _draw(url: str, file: Path | None) -> None:
 
 def _write(code: object, file: Path) -> None:
     """For our eyes only: it is the secret itself."""
-    import os
 
     image = io.BytesIO()
     code.save(image, kind=file.suffix[1:], scale=4, border=4)  # type: ignore[attr-defined]

@@ -62,7 +62,8 @@ def at(state: State, place: tuple[str, int] | None) -> Where:
 
 def where(home: Home, endpoint: Endpoint, place: tuple[str, int] | None = None) -> Where:
     """The pages for a server that was found. Raises: BadName if it is not known where it takes WebSocket; Error."""
-    if endpoint.look:
+    state = home.load() if home.running else None
+    if endpoint.look or (state and endpoint.servers[0] in (state.url, state.ws_url)):
         return at(own(home), place)
     if {url.partition(":")[2] for url in endpoint.servers} <= joined.places(home.joined):
         there = joined.load(home.joined)

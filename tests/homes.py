@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,3 +75,15 @@ def natsproc(*arguments: object, **environment: str) -> subprocess.CompletedProc
         env=os.environ | environment,
         stdin=subprocess.DEVNULL,
     )
+
+
+def websocket_answer(ws_url: str, origin: str | None = None, tls: ssl.SSLContext | None = None) -> int:
+    """Ask for a WebSocket as a browser does, and return the HTTP status."""
+    host, port = ws_url.partition("://")[2].split(":")
+    lines = ["GET / HTTP/1.1", f"Host: {host}:{port}", "Upgrade: websocket", "Connection: Upgrade"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng=="]
+    lines += [f"Origin: {origin}"] if origin else []
+    with socket.create_connection((host, int(port)), 5) as peer:
+        peer = tls.wrap_socket(peer, server_hostname=host) if tls else peer
+        peer.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        return int(peer.recv(1000).split(b" ")[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from contextlib import suppress
@@ -17,6 +18,7 @@ from .trust import context_for
 
 REACH_SECONDS = 3.0
 START_SECONDS = 5.0
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?")
 
 
 def host_of(state: State) -> str:
@@ -78,7 +80,7 @@ def check_origin(text: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username if host else True
-    if rest or parts.scheme not in ("http", "https") or "*" in text or not host:
+    origin = f"{parts.scheme}://{host_port(host, port) if port else parts.netloc.lower()}" if host else ""
+    if not _ORIGIN.fullmatch(origin) or text.lower().rstrip("/") != origin:
         raise BadName(f"{text!r} is no origin of a page: it looks like https://host or http://host:8080")
-    return f"{parts.scheme}://{host_port(host, port) if port else parts.netloc.lower()}"
+    return origin

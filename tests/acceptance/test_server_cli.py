@@ -64,6 +64,7 @@ def test_up_status_doctor_down(home):
         "control line",
         "listens",
         "websocket",
+        "pages",
         "files",
     }
     assert {finding["about"] for finding in findings} == about

@@ -17,8 +17,7 @@ import nats
 import pexpect
 import pytest
 from harness import VERSIONS, binary, free_port, running, wait_for
-from homes import NATSPROC, a_home, connect, natsproc, servers_of
-from test_server import websocket_answer
+from homes import NATSPROC, a_home, connect, natsproc, servers_of, websocket_answer
 
 from natsproc.access import Authority, write_private
 from natsproc.bus.connection import Connection, NoServer

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -21,9 +22,10 @@ import pytest
 from harness import free_port, wait_for
 from homes import a_home, is_gone
 
-from natsproc.server import embedded, pages
+from natsproc.errors import Error
+from natsproc.server import embedded, links, pages
 from natsproc.server.embedded import Wishes
-from natsproc.server.home import Home
+from natsproc.server.home import Home, State
 from natsproc.server.pages import Pages, Settings
 
 HTML, SCRIPT, ELEMENT = b"<!doctype html>" + b" " * 2000, b"export const a = 1;\n" * 100, b"// element\n" * 50
@@ -294,3 +296,15 @@ def test_by_tls_a_renewed_certificate_is_taken_up(home):
     wait_for(lambda: certificate_at(state.pages_port) != before, what="the new certificate")
     assert secure_answer() == 200
     assert pages_of(home) == [pid]
+
+
+def test_no_link_leads_to_a_strangers_pages(home, folder):
+    with serving(folder) as port:
+        state = State("me", 1, 2, pages_port=port)
+        assert links.answer(home, state)
+        assert not links.answer(home, replace(state, name="another"), patience=0)
+        with pytest.raises(Error, match="another program has the port"):
+            links.insist(home, replace(state, name="another"))
+    assert not links.answer(home, state, patience=0)
+    with pytest.raises(Error, match="earlier version"):
+        links.insist(home, replace(state, pages_port=0))

@@ -4,7 +4,6 @@ import base64
 import json
 import shutil
 import socket
-import ssl
 import stat
 import subprocess
 import time
@@ -16,7 +15,7 @@ import nkeys
 import psutil
 import pytest
 from harness import ROOT, VERSIONS, binary, free_port, wait_for
-from homes import a_home, connect, servers_of
+from homes import a_home, connect, servers_of, websocket_answer
 
 from natsproc.access import Authority, claims_of, write_private
 from natsproc.bus import streams
@@ -126,18 +125,6 @@ def test_it_listens_on_this_machine_only(home):
     at = {connection.laddr for connection in listening if connection.status == psutil.CONN_LISTEN}
     assert {address.ip for address in at} == {"127.0.0.1"}
     assert {address.port for address in at} == {embedded.PORT, embedded.WS_PORT}
-
-
-def websocket_answer(ws_url: str, origin: str | None = None, tls: ssl.SSLContext | None = None) -> int:
-    """Ask for a WebSocket as a browser does, and return the HTTP status."""
-    host, port = ws_url.partition("://")[2].split(":")
-    lines = ["GET / HTTP/1.1", f"Host: {host}:{port}", "Upgrade: websocket", "Connection: Upgrade"]
-    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng=="]
-    lines += [f"Origin: {origin}"] if origin else []
-    with socket.create_connection((host, int(port)), 5) as peer:
-        peer = tls.wrap_socket(peer, server_hostname=host) if tls else peer
-        peer.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
-        return int(peer.recv(1000).split(b" ")[1])
 
 
 def test_pages_of_other_sites_get_no_websocket(home):

@@ -66,7 +66,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-servers:
-	apt-get install -y --no-install-recommends redis-server postgresql
+	apt-get update -q && apt-get install -y --no-install-recommends redis-server postgresql
 
 clean:
 	rm -rf web/client/node_modules web/client/dist

@@ -1,13 +1,15 @@
-"""The client for browsers, built from its sources, and Node programs that use it."""
+"""What browsers get, built from its sources, and Node programs that use it."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ import pytest
 from harness import ROOT
 
 CLIENT = ROOT / "web" / "client"
+CONSOLE = ROOT / "web" / "console"
+ELEMENT = ROOT / "web" / "element"
+ASSETS = ROOT / "natsproc" / "assets"
 DIST = CLIENT / "dist"
 OLDEST_NODE = 22  # with a WebSocket of its own
 
@@ -54,14 +59,9 @@ def _npm() -> str:
 @cache
 def built() -> Path:
     """The client, installed and compiled if its sources have changed; one worker does it, the others wait."""
-    cache = ROOT / ".cache"
-    cache.mkdir(exist_ok=True)
-    with (cache / "web.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        installed, compiled = CLIENT / "node_modules" / ".installed", DIST / ".compiled"
-        if _older(installed, [CLIENT / "package-lock.json"]):
-            in_client(_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-            installed.touch()
+    with _alone():
+        _install(CLIENT)
+        compiled = DIST / ".compiled"
         if _older(compiled, [CLIENT / "tsconfig.json", *CLIENT.glob("src/*.ts")]):
             shutil.rmtree(DIST, ignore_errors=True)
             in_client(str(CLIENT / "node_modules" / "typescript" / "bin" / "tsc"), "-p", ".")
@@ -69,17 +69,57 @@ def built() -> Path:
     return DIST
 
 
+def installed(package: Path) -> Path:
+    """A package below `web`, with what its lock file names."""
+    with _alone():
+        _install(package)
+    return package
+
+
+def bundled(package: Path, out: Path) -> None:
+    """Have Vite build a package into a folder, which holds nothing else then."""
+    vite = installed(package) / "node_modules" / "vite" / "bin" / "vite.js"
+    in_package(package, str(vite), "build", "--logLevel", "warn", "--outDir", str(out))
+
+
+def rolled(package: Path, out: Path) -> None:
+    """Have rolldown build a package into one file."""
+    rolldown = installed(package) / "node_modules" / "rolldown" / "bin" / "cli.mjs"
+    in_package(package, str(rolldown), "-c", "rolldown.config.js", "-o", str(out))
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    cache = ROOT / ".cache"
+    cache.mkdir(exist_ok=True)
+    with (cache / "web.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _install(package: Path) -> None:
+    stamp = package / "node_modules" / ".installed"
+    if _older(stamp, [package / "package-lock.json"]):
+        in_package(package, _npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+        stamp.touch()
+
+
 def _older(made: Path, sources: list[Path]) -> bool:
     return not made.exists() or any(source.stat().st_mtime > made.stat().st_mtime for source in sources)
 
 
-def in_client(
-    *arguments: str, runtime: tuple[str, ...] = (), **options: Any
-) -> subprocess.CompletedProcess[str]:
+def in_client(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run Node, or what `runtime` is, in the client's folder, and insist that it works."""
+    return in_package(CLIENT, *arguments, **options)
+
+
+def in_package(
+    package: Path, *arguments: str, runtime: tuple[str, ...] = (), **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """The same in the folder of any package."""
     done = subprocess.run(
         [*(runtime or in_node()), *arguments],
-        cwd=CLIENT,
+        cwd=package,
         capture_output=True,
         text=True,
         timeout=300,
@@ -88,3 +128,7 @@ def in_client(
     )
     assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+if __name__ == "__main__":  # make web
+    rolled(ELEMENT, ASSETS / "natsproc-tail.js")

@@ -8,7 +8,7 @@ WORKERS ?= 3
 SECONDS ?= 600
 SEED ?= 7
 
-.PHONY: help demo test test-again test-servers lint types check web mutants slow torture clean
+.PHONY: help demo test test-again test-servers lint types check web mutants slow torture bench bench-servers clean
 help:
 	@echo "make demo          a real job under an address: watched, steered, paused and interrupted"
 	@echo "make test          lint, types and every test, against real nats-servers"
@@ -18,6 +18,8 @@ help:
 	@echo "make mutants       break the code on purpose, one guarantee at a time, and see the tests fail"
 	@echo "make slow          the long tests"
 	@echo "make torture       real servers and processes under faults for SECONDS=600, by SEED=7, every history judged"
+	@echo "make bench         speed, beside the bare bus and the peers: 40 minutes, or 8 with BENCH=--quick; BENCH='emit live' for some"
+	@echo "make bench-servers apt-get installs the peers' servers that come from Debian: Redis and PostgreSQL"
 
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -59,6 +61,17 @@ slow: $(STAMP)
 
 torture: $(STAMP)
 	$(BIN)/python -m tests.torture.run --seconds $(SECONDS) --seed $(SEED)
+
+$(VENV)/.bench: $(STAMP)
+	@echo "installing the peers to measure beside, half a gigabyte …" >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-servers:
+	apt-get update -q && apt-get install -y --no-install-recommends redis-server postgresql
 
 clean:
 	rm -rf web/*/node_modules web/client/dist

@@ -25,7 +25,7 @@ from natsproc.bus.spool import DEFAULT_SIZE
 from natsproc.errors import AlreadyEnded, BadName, Cancelled, Closed, Error, Interrupted
 from natsproc.protocol.landing import When
 from natsproc.protocol.messages import Command, Message, Outcome
-from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, check_name, choose_kind, new_id
+from natsproc.protocol.names import DEFAULT_NAMESPACE, check_name, choose_kind, new_id
 
 from .endings import how
 from .hosted import STOP_SECONDS, Hosted
@@ -361,7 +361,7 @@ def run(
     server: str | None = None,
     creds: str | None = None,
     context: str | None = None,
-    prefix: str = DEFAULT_PREFIX,
+    prefix: str | None = None,
     **kwargs: Any,
 ) -> Any:
     """Run `function(proc, *args, **kwargs)` in this thread under an address, and return its result.

@@ -264,6 +264,8 @@ async def test_a_mesh_grants_for_itself_and_revokes(home, tmp_path):
         async with Client(home, made, tmp_path) as dash:
             assert not await dash.denied("proc.chat.x.history.dash")
             await mesh.revoke("dash")
+        await asyncio.to_thread(sdk.run, lambda proc: proc.emit("said", 1), id="job", kind="test")
+        assert [str(info.address) for info in await mesh.list(ended=True)] == ["job"]
             await asyncio.wait_for(dash.closed.wait(), 2)
         await asyncio.to_thread(embedded.prepare, home)
         Authority.create().save(home.keys)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -93,11 +93,8 @@ class History:
         return await self._ask(self._direct, encode(body))
 
     async def _ask(self, subject: str, body: bytes = b"") -> StoredEntry | None:
-        try:
+        async with self.there():
             return entry_of(await self.connection.request(subject, body, node=True))
-        except NoResponders:
-            await self.now()  # or there is no such stream
-            raise
 
     async def last_of(self, subjects: Sequence[str]) -> dict[str, StoredEntry]:
         """Return the last entries of many literal subjects, a thousand a request. Raises: ReadFailed."""
@@ -136,6 +133,15 @@ class History:
     async def now(self) -> str:
         """Return the server's clock, RFC 3339. Raises: NoMesh, if there is no such stream; as `Connection.api`."""
         return str((await self.connection.api(f"STREAM.INFO.{self.stream}"))["ts"])
+
+    @asynccontextmanager
+    async def there(self) -> AsyncIterator[None]:
+        """Nobody listens inside, or there is no such stream: then that is what is raised (NoMesh)."""
+        try:
+            yield
+        except NoResponders:
+            await self.now()
+            raise
 
     async def read(
         self, subject: str, after: int = 0, upto: int | None = None
@@ -240,11 +246,10 @@ class History:
                 raise ReadFailed(f"{self.stream}: nothing came for {PATIENCE:g} s") from None
         else:
             item = queue.get_nowait()
-        if isinstance(item, NoResponders):
-            await self.now()  # or there is no such stream
-        if isinstance(item, Exception):
-            raise item
-        return item
+        async with self.there():
+            if isinstance(item, Exception):
+                raise item
+            return item
 
     async def find_offset(self, subject: str, offset: int, cuts: Sequence[Cut]) -> int:
         """Return the position of the entry before `offset`, by binary search among the entries of its epoch.

@@ -31,7 +31,7 @@ from natsproc.protocol.names import Address, Names, key_of, new_token
 
 from .claims import insist
 from .clock import now
-from .connection import Connection, Headers, NoResponders
+from .connection import Connection, Headers
 from .history import History
 from .registry import Registry
 
@@ -126,11 +126,8 @@ async def _run_of(connection: Connection, names: Names, address: Address, when: 
 async def _store(
     connection: Connection, names: Names, subject: str, payload: bytes, headers: Headers
 ) -> dict[str, Any]:
-    try:
+    async with History(connection, names.inbox_stream).there():
         return await connection.store(subject, payload, headers=headers, timeout=2.0)
-    except NoResponders:
-        await History(connection, names.inbox_stream).now()  # or there is no such stream
-        raise
 
 
 async def _end_of(connection: Connection, names: Names, address: Address) -> int:

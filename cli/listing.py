@@ -76,6 +76,11 @@ class Listing:
             return "".join(exits.json_line(info.to_json()) + "\n" for info in infos)
         return "".join(f"{line}\n" for line in self._table(infos))
 
+    def say_what_is_listed(self) -> None:
+        """Remark on it where that is less than all."""
+        if granted := self._mesh.listed(self._namespace):
+            exits.remark(f"only what {self._mesh.sender} may watch is listed: {', '.join(granted)}")
+
     async def keep_table(self) -> None:
         """Show the table now and after every change; on a terminal in place, and every second."""
         changed = asyncio.Event()

@@ -39,6 +39,8 @@ def ps(
 
         async with target.connect() as mesh:
             listing = Listing(mesh, target.namespace or mesh.namespace, all, kind, labels, waiting)
+            if output != "json":
+                listing.say_what_is_listed()
             if not watch:
                 infos = await listing.read()
                 sys.stdout.write(listing.write(infos, output))

@@ -197,6 +197,12 @@ class Mesh:
             space in ("*", address.namespace) and id in ("*", address.id) for space, id in granted
         )
 
+    def listed(self, namespace: str | None = None) -> Sequence[str]:
+        """What lists of a namespace (`"*"`: of all) have, as ids and `namespace/*`, where less than all of it is granted."""
+        chosen = namespace or self.namespace
+        granted = self.registry.granted(None if chosen == "*" else chosen)
+        return [f"{space}/*" if id == "*" else str(Address(space, id)) for space, id in granted]
+
     def address(self, process: str | Address) -> Address:
         """Read `id` or `namespace/id`. Raises: BadName."""
         return process if isinstance(process, Address) else Address.parse(process, self._implied(process))

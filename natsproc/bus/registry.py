@@ -99,13 +99,15 @@ class Registry:
                         records[key] = record
         return sorted(records.values(), key=lambda r: (r.address.namespace, r.started, r.address.id))
 
-    def _parts(self, namespace: str | None) -> Sequence[tuple[str, str]]:
-        """What to list of a namespace, as namespaces and ids or `*`: all of it, unless less is known to be granted."""
-        whole = (namespace or "*", "*")
+    def granted(self, namespace: str | None) -> Sequence[tuple[str, str]]:
+        """What is listed of a namespace, as namespaces and ids or `*`, where less than all is known to be granted."""
         granted = self._connection.endpoint.watches if self._connection.gated else ()
-        if not granted or any(space in ("*", whole[0]) and id == "*" for space, id in granted):
-            return [whole]
-        return [part for part in granted if namespace in (None, part[0])] or [whole]
+        if any(space in ("*", namespace or "*") and id == "*" for space, id in granted):
+            return []
+        return [part for part in granted if namespace in (None, part[0])]
+
+    def _parts(self, namespace: str | None) -> Sequence[tuple[str, str]]:
+        return self.granted(namespace) or [(namespace or "*", "*")]
 
     async def _all(self, bucket: Bucket, namespace: str, id: str) -> dict[str, Value]:
         if id == "*":

@@ -152,6 +152,28 @@ async def test_what_is_granted_one_by_one_is_listed_and_watched_so(home):
         assert {address for address, _ in changes} == {"one", "two", "chat/five"}
 
 
+async def test_a_list_of_what_is_granted_one_by_one_says_so(home):
+    async with (
+        granted(home, "all", "own,watch", "*/*") as mesh,
+        mesh.own("one"),
+        mesh.own("two"),
+        mesh.own("four"),
+    ):
+        some = credential(Authority.load(home.keys), home.folder, "viewer", "watch", "one,two,chat/*")
+        whole = credential(Authority.load(home.keys), home.folder, "whole", "watch", "default/*")
+        said = "natsproc: only what viewer may watch is listed: "
+        for creds, options, listed, told in (
+            (some, ("-o", "id"), "one two", f"{said}one, two\n"),
+            (some, ("-N", "*", "-o", "id"), "one two", f"{said}one, two, chat/*\n"),
+            (some, ("-N", "chat", "-o", "id"), "", ""),
+            (whole, ("-o", "id"), "four one two", ""),
+        ):
+            done = await asyncio.to_thread(natsproc, "ps", "--creds", creds, *options)
+            assert (" ".join(sorted(done.stdout.split())), done.stderr) == (listed, told)
+        done = await asyncio.to_thread(natsproc, "ps", "--creds", some, "-o", "json")
+        assert (len(done.stdout.splitlines()), done.stderr) == (2, "")
+
+
 async def test_each_right_is_one_of_its_own(home):
     async with (
         granted(home, "worker", "own", "job") as mesh,

@@ -189,9 +189,9 @@ class Connection:
                 f"what answers at {where} cannot prove that it is the server meant "
                 f"({getattr(said, 'verify_message', said)}): {_UNPROVEN}"
             )
-        if _UNAUTHORIZED.search(f"{self._last_error} {error}"):
+        if _UNAUTHORIZED.search(said := f"{self._last_error} {error}"):
             return NotAllowed(
-                f"the nats-server at {where} does not accept these credentials; "
+                f"the nats-server at {where} does not accept {self._renewal.why_not(said)}; "
                 "name others with --creds, or a context with --context"
             )
         detail = self._last_error or str(error) or "no answer"

@@ -94,6 +94,18 @@ class Renewal:
         """The server has let it in again."""
         self._since, self._said = None, ""
 
+    def why_not(self, said: str) -> str:
+        """For people: what the server refused, with these words, when it was shown first, and why if that can be told."""
+        if not self.shown.data:
+            return "these credentials"
+        whose = f"the credential of {self._sender!r}"
+        if "expired" in said.lower():
+            return f"{whose}: it expired{self._at()}. Ask for a new one (`natsproc grant` makes it)"
+        return (
+            f"{whose}: it was revoked (`natsproc grants` shows that where it was granted), or it is of another server. Ask for "
+            "a new one"
+        )
+
     async def _keep(self) -> None:
         wait = self._early()
         while True:
@@ -148,16 +160,16 @@ class Renewal:
     def _why(self) -> str:
         whose = f"the credential of {self._sender!r}"
         if "expired" in self._said:
-            at = (
-                f" at {datetime.fromtimestamp(self._expires, UTC):%Y-%m-%d %H:%M:%S} UTC"
-                if self._expires
-                else ""
-            )
             failed = f", and was not renewed ({self._trouble or 'no other came'})" if self._renew else ""
-            return f"{whose} expired{at}{failed}: ask for a new one"
+            return f"{whose} expired{self._at()}{failed}: ask for a new one"
         if "revoked" in self._said:
             return f"{whose} was revoked: ask for a new one"
         return (
             f"the nats-server does not accept {whose} any more: it was revoked, or the server goes by other keys "
             "now. Ask for a new one"
+        )
+
+    def _at(self) -> str:
+        return (
+            f" at {datetime.fromtimestamp(self._expires, UTC):%Y-%m-%d %H:%M:%S} UTC" if self._expires else ""
         )

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -250,8 +251,9 @@ def _with_sender(endpoint: Endpoint, wished: str | None, given: _Given | None = 
         user = sanitize(str(endpoint.options.get("user", "")), local_sender())
         return replace(endpoint, sender=wished or user)
     credential, where, renew = given or _Given.in_file(endpoint.creds or "")
-    if credential.expired:
-        raise NotAllowed(f"{where} has expired: ask for a new one")
+    if credential.expired and credential.expires:
+        at = datetime.fromtimestamp(credential.expires, UTC)
+        raise NotAllowed(f"{where} expired at {at:%Y-%m-%d %H:%M:%S} UTC: ask for a new one")
     endpoint = replace(
         endpoint,
         secret=credential.text,

@@ -16,7 +16,7 @@ from harness import SERVERS, Server, binary, free_port, running, wait_for
 from homes import NATSPROC, a_home, natsproc
 
 import natsproc as sdk
-from natsproc.access import Authority, Credential, claims_of
+from natsproc.access import Authority, Credential, claims_of, write_private
 from natsproc.errors import BadName, Error, NoServer, NotAllowed, Refused, TooLarge
 from natsproc.server import config, embedded, joined
 from natsproc.server.find import find
@@ -201,6 +201,22 @@ def test_a_line_is_the_same_credential_with_where_the_server_is(place):
     assert Credential.of(sdk.grant("dash", ["send"], ["b"], url="nats://h:1").line, "it").url == "nats://h:1"
 
 
+async def test_a_credential_that_is_refused_at_once_is_told_why_as_far_as_that_is_known(home, tmp_path):
+    embedded.start(home)
+    url, may = home.load().url, {"pub": (), "sub": ()}
+    ours, theirs = Authority.load(home.keys), Authority.create()
+    for authority, seconds, told in (
+        (ours, -5, r"expired at 20.* UTC: ask for a new one"),
+        (theirs, 60, "'dash': it was revoked .*, or it is of another server. Ask for a new one"),
+    ):
+        write_private(
+            path := tmp_path / "dash.creds", authority.credential("dash", may, expires=time.time() + seconds)
+        )
+        with pytest.raises(NotAllowed, match=told):
+            async with sdk.connect(url, creds=str(path)):
+                pass
+
+
 @pytest.mark.parametrize(
     "broken", ["natsproc_", "natsproc_e30", "natsproc_é", "natsproc_bnVsbA", "natsproc_W10"]
 )
@@ -222,6 +238,8 @@ async def test_a_line_in_the_environment_or_in_a_file_is_all_that_a_client_needs
     async with sdk.connect() as mesh:
         assert (mesh.sender, mesh.names.prefix) == ("dash", "mesh2")
         assert mesh.connection.endpoint.verified
+        await asyncio.to_thread(sdk.run, lambda proc: proc.emit("said", 1), id="job", kind="test")
+        assert [str(info.address) for info in await mesh.list(ended=True)] == ["job"]
     assert made.line not in repr(find())
     assert find().secret not in repr(find())
     assert find("nats://elsewhere:1").secret == ""  # a line goes to its own server only
@@ -264,8 +282,6 @@ async def test_a_mesh_grants_for_itself_and_revokes(home, tmp_path):
         async with Client(home, made, tmp_path) as dash:
             assert not await dash.denied("proc.chat.x.history.dash")
             await mesh.revoke("dash")
-        await asyncio.to_thread(sdk.run, lambda proc: proc.emit("said", 1), id="job", kind="test")
-        assert [str(info.address) for info in await mesh.list(ended=True)] == ["job"]
             await asyncio.wait_for(dash.closed.wait(), 2)
         await asyncio.to_thread(embedded.prepare, home)
         Authority.create().save(home.keys)

@@ -315,7 +315,10 @@ def test_a_machine_whose_credential_is_revoked_is_out_and_told_so(home, other):
     assert natsproc("ps", NATSPROC_HOME=str(other.folder)).returncode == 0
     assert natsproc("revoke", "laptop").returncode == 0
     out = natsproc("ps", NATSPROC_HOME=str(other.folder))
-    assert (out.returncode, "does not accept these credentials" in out.stderr) == (5, True), out.stderr
+    assert (out.returncode, "does not accept the credential of 'laptop': it was revoked" in out.stderr) == (
+        5,
+        True,
+    ), out.stderr
     assert "natsproc invite" in out.stderr
     with pytest.raises(NotAllowed, match="refuses the credential in the line"):
         join(other, word, Names())

@@ -66,9 +66,10 @@ def grant(
     """Make a credential with which SENDER, and nobody else, may do this, for a day unless said.
 
     Without --out it is printed as one line, for a browser or for NATSPROC_GRANT; whoever has it can act as
-    SENDER. No server is asked, and none has to run. A further grant for the same SENDER adds to the first.
+    SENDER. No server has to run; the one at --server is asked whether it goes by these keys. A further grant for the same SENDER adds to the first.
     """
     import natsproc
+    from natsproc.granting import trouble_with
 
     seconds = DAY if lasts is None else lasts
     if show:
@@ -96,14 +97,20 @@ def grant(
     _say(made, seconds)
     if out is None:
         print(made.line)
-        return 0
+    else:
+        _write(out, made)
+    if server and (trouble := trouble_with(made, server)):
+        exits.remark(trouble)
+    return 0
+
+
+def _write(out: Path, made: Granted) -> None:
     from natsproc.access import write_private
 
     try:
         write_private(out, made.creds)
     except OSError as error:
         raise exits.Failure(f"cannot write {out}: {error.strerror}") from None
-    return 0
 
 
 def _insist_on_place(out: Path, sender: str) -> None:

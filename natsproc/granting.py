@@ -214,6 +214,31 @@ def insist_on_keys(endpoint: Endpoint) -> None:
         )
 
 
+def trouble_with(made: Granted, server: str) -> str:
+    """For people: why a credential that was just made is of no use at the URL `server`, as far as can be told from here.
+
+    Blocks while that is asked, for some seconds at most; "" if it is let in.
+    """
+    from natsproc.bus.connection import Connection
+    from natsproc.bus.thread import apart
+    from natsproc.server.find import find
+
+    async def try_it(endpoint: Endpoint) -> None:
+        await (await Connection.open(endpoint)).close()
+
+    try:
+        found = find(server)
+        apart(try_it(replace(found, secret=made.creds, creds=None, renew=None, sender=made.grant.sender)))
+    except NotAllowed:
+        return (
+            f"the nats-server at {server} does not accept it: that goes by other keys than those here. `natsproc grant "
+            "--print` says what to configure there"
+        )
+    except Error as error:
+        return f"whether the server there goes by these keys is not known: {error}"
+    return ""
+
+
 def _is_meant(grant: Grant, sender: str, key: str | None) -> bool:
     return grant.sender == sender and grant.key.startswith(key or "")
 

@@ -217,6 +217,32 @@ async def test_a_credential_that_is_refused_at_once_is_told_why_as_far_as_that_i
                 pass
 
 
+def test_a_grant_for_a_server_of_other_keys_says_so(home, tmp_path):
+    embedded.start(home)
+    url, watch = home.load().url, ("grant", "dash", "--can", "watch", "--on", "job", "--server")
+    strange = Authority.create()
+    text = config.mesh_config(
+        strange,
+        config.version_of(binary()),
+        jwts=tmp_path / "jwt",
+        store=tmp_path / "store",
+        durable="interval",
+    )
+    with running(tmp_path / "nats", jetstream=False, extra=text) as other:
+        for there, told in (
+            (url, None),
+            (other.url, f"the nats-server at {other.url} does not accept it"),
+            (
+                f"nats://127.0.0.1:{free_port()}",
+                "whether the server there goes by these keys is not known: no nats-server",
+            ),
+        ):
+            done = natsproc(*watch, there)
+            assert (done.returncode, done.stdout[:9]) == (0, "natsproc_")
+            remarks = [line for line in done.stderr.splitlines() if " it" in line or " keys" in line]
+            assert [told in line for line in remarks] == ([True] if told else []), done.stderr
+
+
 @pytest.mark.parametrize(
     "broken", ["natsproc_", "natsproc_e30", "natsproc_é", "natsproc_bnVsbA", "natsproc_W10"]
 )

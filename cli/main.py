@@ -64,12 +64,18 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "setup": "Make the mesh's streams and buckets on a server of yours.",
         "prune": "Forget what has ended.",
         "gate": "Carry out what narrow credentials ask.",
+        "serve-http": "Serve the mesh over HTTP, with Server-Sent Events.",
     },
     "Help": {
         "cheat": "Print runnable examples.",
     },
 }
 """One line a command, so that `--help` need not import them. Each is `natsproc_cli.NAME`, function NAME."""
+
+
+def _function(name: str) -> Any:
+    module = name.replace("-", "_")
+    return getattr(import_module(f"natsproc_cli.{module}"), module)
 
 
 class _Commands(MutableMapping[str, Any]):
@@ -80,7 +86,7 @@ class _Commands(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._names:
             raise KeyError(name)
-        function = getattr(import_module(f"natsproc_cli.{name}"), name)
+        function = _function(name)
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         settings = {"allow_interspersed_args": False} if name == "run" else {}
         app.command(name, context_settings=settings)(function)

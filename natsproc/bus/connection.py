@@ -219,6 +219,10 @@ class Connection:
         return int(self.nc.max_payload) - (HEADROOM if self._route else 0)
 
     @property
+    def asks_who(self) -> bool:  # what a server that asks nobody is given proves nothing
+        return bool(self.nc._server_info.get("auth_required"))
+
+    @property
     def gated(self) -> bool:
         """Whether JetStream is asked through the gate, because this credential has no rights on it."""
         return self._route is not None

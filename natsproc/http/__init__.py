@@ -8,6 +8,7 @@ events.py    a tail as Server-Sent Events, NDJSON or JSON; formats.py: how each 
 verbs.py     messages and commands; records.py: lists and records
 problems.py  errors as problem+json
 openapi.py   all of it, described
+bearer.py    tokens, and cors.py pages of other sites, for `natsproc serve-http`
 """
 
 from .access import Authorize

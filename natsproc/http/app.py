@@ -9,11 +9,11 @@ from typing import Any
 from natsproc.client import Mesh, connect
 from natsproc.errors import Error
 
-from . import events, records, responses, verbs
+from . import events, openapi, records, responses, verbs
 from .access import Authorize, Gate
 from .problems import Problem
 from .request import ClientGone, Receive, Request, Scope, Send
-from .routes import EVENTS, LIST, RECORD, VERBS, Route, route
+from .routes import EVENTS, LIST, OPENAPI, RECORD, VERBS, Route, route
 
 HEARTBEAT_SECONDS = 15.0
 
@@ -111,6 +111,8 @@ class Application:
         if request.method not in where.methods:
             allowed = ", ".join(where.methods)
             raise Problem(405, f"{request.method} is not for this; {allowed} are", headers={"Allow": allowed})
+        if where.what == OPENAPI:
+            return await openapi.described(request, send)
         gate = Gate(self._authorize, await self._open(), request)
         if where.what in VERBS:
             return await self._post(where, gate, request, receive, send)

@@ -6,11 +6,14 @@ import asyncio
 import json
 
 import httpx
+import jsonschema
 import pytest
 from meshes import make_mesh, until
+from openapi_spec_validator import validate
 from serving import parsed, serving
 
 import natsproc
+from natsproc.http.routes import VERBS
 
 JSON = {"content-type": "application/json"}
 
@@ -294,6 +297,36 @@ async def test_head_and_options(mesh, http):
     assert (await call(http, "HEAD", "/nobody/events")).status_code == 404
     options = await call(http, "OPTIONS", "/job/interrupt")
     assert (options.status_code, options.headers["allow"]) == (204, "POST, OPTIONS")
+
+
+async def test_the_description_is_valid_and_true(mesh, http):
+    description = (await call(http, "GET", "/openapi.json")).json()
+    validate(description)
+    assert description["servers"] == [{"url": "/"}]
+    for form in ("/{id}", "/{namespace}/{id}"):
+        posted = {path.rsplit("/", 1)[1] for path, item in description["paths"].items() if "post" in item}
+        assert posted == set(VERBS)
+        assert f"{form}/events" in description["paths"]
+    schemas = description["components"]
+
+    def matches(value, name):
+        jsonschema.validate(value, {"$ref": f"#/components/schemas/{name}", "components": schemas})
+
+    await written(mesh, "done", "hello")
+    async with mesh.own("job") as proc:
+        await proc.flush()
+        items = await call(http, "GET", "/done/events", headers={"accept": "application/json"})
+        for item in items.json():
+            matches(item, "Item")
+        matches((await call(http, "GET", "/?ended=1")).json(), "Processes")
+        matches((await call(http, "POST", "/job/pause", json={})).json(), "Receipt")
+        matches((await call(http, "POST", "/job/send", json={"data": 1})).json(), "Sent")
+        matches((await call(http, "POST", "/job/answer", json={"value": 1})).json(), "Problem")
+        matches((await call(http, "POST", "/job/send", json={})).json(), "Problem")
+        matches({"reason": "x", "hold": 5}, "Command")
+        with pytest.raises(jsonschema.ValidationError):
+            matches({"reson": "x"}, "Command")
+        await call(http, "POST", "/job/resume", json={})
 
 
 PROBLEMS = [

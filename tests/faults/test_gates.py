@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 from contextlib import ExitStack, contextmanager
 
@@ -83,6 +84,8 @@ async def test_one_of_three_that_is_killed_costs_nothing(home):
                 for n in range(EACH):
                     await proc.emit("said", round * EACH + n)
                     if n == EACH // 2:
+                        running[round % 2].send_signal(signal.SIGSTOP)
+                        await stalled(sent)
                         running[round % 2].kill()
                 await proc.flush()
                 running[round % 2] = await asyncio.to_thread(gates.enter_context, a_gate(home))
@@ -98,6 +101,14 @@ async def test_one_of_three_that_is_killed_costs_nothing(home):
             assert (await complete(handle))[: len(shown)] == shown
     assert read
     assert sent
+
+
+async def stalled(sent):
+    """Return when a message lies with the gate that was stopped: then no other one is sent."""
+    count = -1
+    while count != len(sent):
+        count = len(sent)
+        await asyncio.sleep(0.2)
 
 
 async def followed(handle, last):

@@ -14,7 +14,7 @@ from natsproc_cli.options import Target, with_target
 
 if TYPE_CHECKING:
     from natsproc.bus.connection import Endpoint
-    from natsproc.linking import Wanted
+    from natsproc.linking import Wanted, Where
     from natsproc.protocol.links import Link
     from natsproc.server.home import Home
 
@@ -78,15 +78,15 @@ def console(
     wanted = linking.Wanted(**{k: v for k, v in given.items() if v is not None or k == "seconds"})  # type: ignore[arg-type]
     lent = bool(target.creds or (os.environ.get(GRANT) and not target.server and not target.context))
     if where.pages_url:
-        link = _link(home, endpoint, where.ws_url, wanted, lent=lent, narrowed=bool(can or lasts))
+        link = _link(home, endpoint, where, wanted, lent=lent, narrowed=bool(can or lasts))
         _show(home, f"{where.pages_url}/#{link.fragment}", browse)
         return 0
-    return _serve(
-        home, endpoint, where.ws_url, wanted, port, lent=lent, narrowed=bool(can or lasts), browse=browse
-    )
+    return _serve(home, endpoint, where, wanted, port, lent=lent, narrowed=bool(can or lasts), browse=browse)
 
 
-def _link(home: Home, endpoint: Endpoint, ws_url: str, wanted: Wanted, *, lent: bool, narrowed: bool) -> Link:
+def _link(
+    home: Home, endpoint: Endpoint, where: Where, wanted: Wanted, *, lent: bool, narrowed: bool
+) -> Link:
     """With a credential made for it where the keys are here, else with the one that we have ourselves."""
     from natsproc import linking
     from natsproc.access import Authority, Credential
@@ -94,7 +94,7 @@ def _link(home: Home, endpoint: Endpoint, ws_url: str, wanted: Wanted, *, lent: 
     authority = Authority.load(home.keys)
     own = Credential.of(endpoint.secret, "the credential") if endpoint.secret else None
     if not lent and own and authority and own.issuer == authority.account:
-        link, grant = linking.granted(home, ws_url, wanted)
+        link, grant = linking.granted(home, where, wanted)
         until = f"for {format_age(wanted.seconds)}" if wanted.seconds else "until it is revoked"
         exits.remark(
             f"whoever has this link may {', '.join(grant.can)} everything {until}, as {grant.sender} (`natsproc revoke "
@@ -110,11 +110,11 @@ def _link(home: Home, endpoint: Endpoint, ws_url: str, wanted: Wanted, *, lent: 
         exits.remark(
             f"the page uses the credential of {own.sender}: whoever has this link may do {what}, so keep it to yourself"
         )
-    return linking.lent(endpoint, ws_url, wanted)
+    return linking.lent(endpoint, where.ws_url, wanted)
 
 
 def _serve(
-    home: Home, endpoint: Endpoint, ws_url: str, wanted: Wanted, port: int | None, *, lent: bool, narrowed: bool,
+    home: Home, endpoint: Endpoint, where: Where, wanted: Wanted, port: int | None, *, lent: bool, narrowed: bool,
     browse: bool,
 ) -> int:  # fmt: skip
     """Serve the pages on this machine until Ctrl-C."""
@@ -127,14 +127,14 @@ def _serve(
 
     port = choose_port(LOOPBACK, port or PAGES_PORT, asked=port is not None)
     origin = f"http://{host_port(LOOPBACK, port)}"
-    linking.insist_on_origin(endpoint, ws_url, origin)
-    there = urlsplit(ws_url)
+    linking.insist_on_origin(endpoint, where.ws_url, origin)
+    there = urlsplit(where.ws_url)
     settings = pages.Settings("natsproc", LOOPBACK, port, (f"{there.scheme}://{there.netloc}",))
     try:
         server = pages.Pages(settings, pages.load())
     except OSError as error:
         raise exits.Failure(f"cannot serve the pages at {origin}: {error.strerror}") from None
-    link = _link(home, endpoint, ws_url, wanted, lent=lent, narrowed=narrowed)
+    link = _link(home, endpoint, where, wanted, lent=lent, narrowed=narrowed)
     exits.remark("the page is served from here until Ctrl-C")
     _show(home, f"{origin}/#{link.fragment}", browse)
     try:

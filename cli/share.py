@@ -60,7 +60,7 @@ def share(
     sender = f"guest-{new_token(6)}"
     scope = f"{address.namespace}/{address.id}"
     wanted = linking.Wanted(address, ("watch",), (scope,), sender, seconds)
-    link, _ = linking.granted(home, where.ws_url, wanted)
+    link, _ = linking.granted(home, where, wanted)
     url = f"{where.pages_url}/#{link.fragment}"
     print(url, flush=True)
     until = f"for {format_age(seconds)}" if seconds else "until it is revoked"

@@ -80,12 +80,18 @@ def where(home: Home, endpoint: Endpoint, place: tuple[str, int] | None = None) 
     )
 
 
-def granted(home: Home, ws_url: str, wanted: Wanted) -> tuple[Link, Grant]:
-    """A link with a credential that is made for it. Raises: BadName; Error without keys."""
+def granted(home: Home, where: Where, wanted: Wanted) -> tuple[Link, Grant]:
+    """A link with a credential that is made for it: with its key only, where pages of ours have the rest.
+
+    Raises: BadName; Error without keys.
+    """
     made = granting.grant(
         wanted.sender, wanted.can, wanted.on, seconds=wanted.seconds, prefix=wanted.prefix, keys=home.keys
     )
-    return Link(links.line(made.creds, ws_url, wanted.prefix), wanted.process), made.grant
+    if where.pages_url:
+        key = links.publish(home, made.creds, where.ws_url, wanted.prefix)
+        return Link("", wanted.process, key=key), made.grant
+    return Link(links.line(made.creds, where.ws_url, wanted.prefix), wanted.process), made.grant
 
 
 def lent(endpoint: Endpoint, ws_url: str, wanted: Wanted) -> Link:

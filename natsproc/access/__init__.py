@@ -4,7 +4,7 @@ A credential names its sender, and the server lets it publish under that name on
 the last token of a subject. Protocol: section 8.
 """
 
-from .credential import Credential, to_line
+from .credential import Credential, parts_of, to_line
 from .keys import Authority, claims_of, local_sender, write_private
 from .ledger import Grant
 from .rights import FULL, RIGHTS, Grants, Right, Scope, grants_of, permissions
@@ -21,6 +21,7 @@ __all__ = [
     "claims_of",
     "grants_of",
     "local_sender",
+    "parts_of",
     "permissions",
     "to_line",
     "write_private",

@@ -106,11 +106,17 @@ def _granted(allowed: Sequence[str], sender: str) -> dict[str, tuple[tuple[str, 
     return found
 
 
-def to_line(text: str, **around: str) -> str:
-    """Write a .creds text in one line, as a browser takes it, with what else it has to know (section 8.2)."""
+def parts_of(text: str) -> tuple[str, str]:
+    """JWT and seed of a .creds text."""
     jwt, seed = (
         text.split(f"BEGIN {what}-----")[1].split()[0] for what in ("NATS USER JWT", "USER NKEY SEED")
     )
+    return jwt, seed
+
+
+def to_line(text: str, **around: str) -> str:
+    """Write a .creds text in one line, as a browser takes it, with what else it has to know (section 8.2)."""
+    jwt, seed = parts_of(text)
     packed = json.dumps({name: value for name, value in around.items() if value} | {"jwt": jwt, "seed": seed})
     return LINE + base64.urlsafe_b64encode(packed.encode()).rstrip(b"=").decode()
 

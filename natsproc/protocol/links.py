@@ -15,18 +15,19 @@ from .names import Address
 
 @dataclass(frozen=True)
 class Link:
-    """What a page is told: a credential in one line, or a server that asks for none; and a process, or the fleet."""
+    """What a page is told: a credential in one line, or the key of one, or a server that asks for none; and what to show."""
 
     credential: str = field(default="", repr=False)
     process: Address | None = None
     server: str = ""  #: WebSocket URL of a server that asks for no credential
     sender: str = ""  #: who to be there
+    key: str = field(default="", repr=False)  #: the seed of a credential whose rest the pages give out
 
     @property
     def fragment(self) -> str:
         """As it stands behind the `#`."""
         process = f"{self.process.namespace}/{self.process.id}" if self.process else ""
-        said = {"c": self.credential, "s": self.server, "as": self.sender, "p": process}
+        said = {"k": self.key, "c": self.credential, "s": self.server, "as": self.sender, "p": process}
         return "&".join(f"{name}={quote(value, safe='/:')}" for name, value in said.items() if value)
 
     @classmethod
@@ -37,4 +38,4 @@ class Link:
             process = Address.parse(said["p"]) if "p" in said else None
         except BadName:
             raise BadPayload("the link names a process that cannot be one") from None
-        return cls(said.get("c", ""), process, said.get("s", ""), said.get("as", ""))
+        return cls(said.get("c", ""), process, said.get("s", ""), said.get("as", ""), said.get("k", ""))

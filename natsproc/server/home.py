@@ -216,6 +216,11 @@ class Home:
         return self.tls / "server.pem"
 
     @property
+    def links(self) -> Path:
+        """What the pages give out to whoever opens a link: credentials without their keys, each named by its public key."""
+        return self.folder / "links"
+
+    @property
     def opening(self) -> Path:
         """What a browser is started with: a link with a secret is nothing for its arguments."""
         return self.folder / "console.html"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import time
 from contextlib import suppress
+from math import inf
 from urllib.parse import urlsplit
 
-from natsproc.access import to_line
+from natsproc.access import Credential, parts_of, to_line, write_private
 from natsproc.errors import BadName, Error
 from natsproc.protocol.names import DEFAULT_PREFIX
 
@@ -36,8 +38,28 @@ def takes(state: State, origin: str) -> bool:
     return origin in (*map(state.pages_url_at, hosts_of(state)), *state.origins)
 
 
+def publish(home: Home, creds: str, url: str, prefix: str = DEFAULT_PREFIX) -> str:
+    """Have the pages give out all of a credential but its key, and return that: so a link is short. Raises: Error.
+
+    What has ended by itself is not given out any longer.
+    """
+    made = Credential.of(creds, "the credential")
+    jwt, seed = parts_of(creds)
+    said = {"jwt": jwt, "url": url, "prefix": prefix, "expires": made.expires}
+    try:
+        home.links.mkdir(mode=0o700, exist_ok=True)
+        for path in home.links.glob("*.json"):
+            with suppress(OSError, ValueError, AttributeError):
+                if (json.loads(path.read_text()).get("expires") or inf) < time.time():
+                    path.unlink()
+        write_private(home.links / f"{made.key}.json", json.dumps(said))
+    except OSError as error:
+        raise Error(f"cannot write into {home.links}: {error.strerror}") from None
+    return seed
+
+
 def line(creds: str, url: str, prefix: str = DEFAULT_PREFIX) -> str:
-    """A .creds text as a page takes it: with what a browser needs and no more, because it goes into a QR code."""
+    """A .creds text as a page takes it: with what a browser needs and no more."""
     return to_line(creds, prefix=prefix, url=url)
 
 

@@ -35,6 +35,7 @@ _TYPES = {
     "woff2": "font/woff2", "webmanifest": "application/manifest+json", "txt": "text/plain; charset=utf-8",
 }  # fmt: skip
 _PACKED = ("html", "js", "css", "json", "svg", "txt", "webmanifest")
+_LINK = re.compile(r"/links/(U[A-Z2-7]{55}\.json)")
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 
 
@@ -48,6 +49,7 @@ class Settings(NamedTuple):
     ws: tuple[str, int] = ("", 0)  #: scheme and port at which it also may, at the host that it came from
     cert: str = ""  #: paths of PEM files; none without TLS
     key: str = ""
+    links: str = ""  #: folder of what links are completed by; none if empty
 
 
 class File(NamedTuple):
@@ -86,7 +88,7 @@ def _file(path: str, caching: str) -> File:
 
 
 def respond(request: bytes, files: Mapping[str, File], settings: Settings) -> tuple[bytes, bool]:
-    """The whole answer to a request without its last blank line, and whether the connection goes on. Pure, but for the date."""
+    """The whole answer to a request without its last blank line, and whether the connection goes on."""
     first, *lines = request.decode("latin-1").split("\r\n")
     headers = {
         name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
@@ -95,7 +97,8 @@ def respond(request: bytes, files: Mapping[str, File], settings: Settings) -> tu
     path, _, version = rest.partition(" ")
     last = version != "HTTP/1.1" or "close" in headers.get("connection", "").lower()
     last = last or headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    file = files.get(path.partition("?")[0])
+    path = path.partition("?")[0]
+    file = files.get(path) or _linked(path, settings)
     if not version.startswith("HTTP/1."):
         return _answer(
             "400 Bad Request", "", b"this is no HTTP request\n", headers, settings, last=True
@@ -113,6 +116,15 @@ def respond(request: bytes, files: Mapping[str, File], settings: Settings) -> tu
         extra += "\r\nContent-Encoding: gzip" if packed else ""
     answer = _answer(status, extra, body, headers, settings, last=last)
     return answer[: len(answer) - len(body)] if method == "HEAD" else answer, not last
+
+
+def _linked(path: str, settings: Settings) -> File | None:
+    """A credential without its key, for who knows the public one: of no use to anybody who has not the other."""
+    named = _LINK.fullmatch(path)
+    try:
+        return _file(os.path.join(settings.links, named[1]), "no-store") if named and settings.links else None
+    except OSError:
+        return None
 
 
 def _answer(
@@ -139,10 +151,10 @@ def policy(host: str, settings: Settings) -> str:
     named = _HOST.fullmatch(host)
     own = [f"{scheme}://{named[1]}:{port}"] if named and port else []
     # a policy has no way to write an address of IPv6
-    allowed = dict.fromkeys(re.sub(r"\[.*\]", "*", url) for url in (*settings.connect, *own))
+    allowed = dict.fromkeys(re.sub(r"\[.*\]", "*", url) for url in ("'self'", *settings.connect, *own))
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-        f"connect-src {' '.join(allowed) or chr(39) + 'none' + chr(39)}; base-uri 'none'; form-action 'none'; "
+        f"connect-src {' '.join(allowed)}; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     )
 

@@ -106,6 +106,7 @@ def pages_settings(home: Home) -> str:
         "name": state.name, "host": state.host, "port": state.pages_port,
         "connect": [state.ws_url_at(host) for host in certificates.hosts_of(state)],
         "ws": ["wss" if state.tls else "ws", state.ws_port], "cert": str(cert), "key": str(key),
+        "links": str(home.links),
     })  # fmt: skip
 
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import re
 import signal
+import ssl
 import stat
 import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 
+import nkeys
 import pexpect
 import pytest
 from harness import Server, free_port, running, wait_for
 from homes import NATSPROC, a_home, natsproc, websocket_answer
 
-from natsproc.access import Credential
+from natsproc.access import Credential, to_line
+from natsproc.access.keys import creds_text
 from natsproc.protocol.links import Link
 from natsproc.server import embedded, pages
 from natsproc.server.embedded import Wishes
@@ -37,7 +41,20 @@ def opened(url: str) -> tuple[Link, Credential]:
     place, _, fragment = url.strip().partition("#")
     with urllib.request.urlopen(place, timeout=20) as answer:
         assert answer.read() == pages.load()["/"].body
+    return completed(place, fragment)
+
+
+def completed(place: str, fragment: str, context: ssl.SSLContext | None = None) -> tuple[Link, Credential]:
+    """The credential of a link, put together as a page does it."""
     link = Link.parse(fragment)
+    if link.key:
+        key = nkeys.from_seed(link.key.encode()).public_key.decode()
+        with urllib.request.urlopen(f"{place}links/{key}.json", timeout=20, context=context) as answer:
+            assert answer.headers["Cache-Control"] == "no-store"
+            rest = json.load(answer)
+        assert link.key not in json.dumps(rest)
+        text = creds_text(rest["jwt"], link.key)
+        link = replace(link, credential=to_line(text, url=rest["url"], prefix=rest["prefix"]))
     return link, Credential.of(link.credential, "the link")
 
 
@@ -56,7 +73,9 @@ def test_a_link_for_watching_one_process(home):
     assert "only this machine can open it" in done.stderr
     assert f"natsproc revoke {credential.sender}" in done.stderr
     assert "nothing is known" not in done.stderr
-    assert link.credential not in done.stderr
+    assert link.key
+    assert link.key not in done.stderr
+    assert len(done.stdout) < 130  # a QR code of it fits into a terminal
     assert "\x1b" not in done.stdout
 
     guest = {"NATSPROC_GRANT": link.credential}
@@ -77,7 +96,7 @@ def test_a_link_for_what_starts_later_and_by_another_address(home):
     assert done.returncode == 0, done.stderr
     place, _, fragment = done.stdout.strip().partition("#")
     assert place == "http://team.example.com:8080/"
-    credential = Credential.of(Link.parse(fragment).credential, "the link")
+    _, credential = completed(home.load().pages_url_at("127.0.0.1") + "/", fragment)
     assert credential.url == f"ws://team.example.com:{home.load().ws_port}"
     assert credential.granted == {"watch": (("chat", "later"),)}
     assert "nothing is known of chat/later yet" in done.stderr
@@ -97,12 +116,12 @@ def test_the_code_is_drawn_on_a_terminal_with_room_for_it(home):
         child.expect(pexpect.EOF)
         return str(child.before)
 
-    drawn = on_terminal(100, 200)
+    drawn = on_terminal(24, 80)
     rows = [line for line in drawn.splitlines() if line.count("█") + line.count("▀") + line.count("▄") > 20]
-    assert len(rows) > 40, drawn
-    small = on_terminal(24, 80)
+    assert len(rows) > 15, drawn
+    small = on_terminal(16, 60)
     assert "█" not in small
-    assert re.search(r"takes \d+ columns and \d+ lines, and this terminal has 80 and 24", small)
+    assert re.search(r"takes \d+ columns and \d+ lines, and this terminal has 60 and 16", small)
     assert "--qr FILE.svg" in small
 
 
@@ -167,9 +186,11 @@ def test_whose_pages_may_connect_is_remembered_until_it_is_forgotten(home):
 def test_by_tls_the_page_and_its_server_are(home):
     embedded.start(home, Wishes(host="0.0.0.0", tls=True))
     done = natsproc("share", "build")
-    credential = Credential.of(Link.parse(done.stdout.strip().partition("#")[2]).credential, "the link")
     state = home.load()
     assert done.stdout.startswith("https://")
+    anyway = ssl.create_default_context(cadata=home.ca(state))
+    anyway.check_hostname = False
+    _, credential = completed(*done.stdout.strip().split("#"), anyway)
     assert f":{state.pages_port}/#" in done.stdout
     host = done.stdout.removeprefix("https://").partition(f":{state.pages_port}")[0]
     assert credential.url == f"wss://{host}:{state.ws_port}"
@@ -198,7 +219,9 @@ def test_elsewhere_it_is_served_from_here_until_ctrl_c(home, tmp_path):
             assert (link.server, link.credential) == (f"ws://127.0.0.1:{port}", "")
             assert link.sender.endswith("-console")
             with urllib.request.urlopen(place, timeout=20) as answer:
-                assert f"connect-src ws://127.0.0.1:{port};" in answer.headers["Content-Security-Policy"]
+                assert (
+                    f"connect-src 'self' ws://127.0.0.1:{port};" in answer.headers["Content-Security-Policy"]
+                )
             console.send_signal(signal.SIGINT)
             assert console.wait(20) == 0
         finally:

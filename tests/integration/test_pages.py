@@ -50,7 +50,9 @@ def folder(tmp_path) -> Path:
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[int]:
     """The pages of a folder, on a port of their own."""
-    settings = Settings("me", "127.0.0.1", 0, ("ws://127.0.0.1:9222",), ("ws", 9222))
+    settings = Settings(
+        "me", "127.0.0.1", 0, ("ws://127.0.0.1:9222",), ("ws", 9222), links=str(folder / "links")
+    )
     server = Pages(settings, pages.load(str(folder)))
     ours, theirs = os.pipe()
     thread = threading.Thread(target=server.serve, args=(ours,))
@@ -85,7 +87,7 @@ def test_each_file_comes_with_its_headers(folder):
         assert headers["cache-control"] == "no-cache"
         assert headers["content-security-policy"] == (
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-            "connect-src ws://127.0.0.1:9222; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            "connect-src 'self' ws://127.0.0.1:9222; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
         script = ask(port, "/assets/main-AbC123.js")
         assert script[2] == SCRIPT
@@ -142,6 +144,26 @@ def test_nothing_outside_is_served(folder, path):
         assert ask(port, path)[0] == 404
 
 
+def test_what_completes_a_link_is_given_out_by_its_public_key_alone(folder):
+    key = "U" + "A2" * 27 + "B"
+    (folder / "links").mkdir()
+    (folder / "links" / f"{key}.json").write_text("{}")
+    (folder / "links" / "secret.json").write_text("not for anybody")
+    with serving(folder) as port:
+        status, headers, body = ask(port, f"/links/{key}.json")
+        assert (status, headers["cache-control"], body) == (200, "no-store", b"{}")
+        (folder / "links" / f"{key}.json").unlink()
+        names = (
+            f"{key}.json",
+            "secret.json",
+            "",
+            f"../links/{key}.json",
+            f"{key}.json%00",
+            f"{'U' + 'A' * 55}.json",
+        )
+        assert [ask(port, f"/links/{name}")[0] for name in names] == [404] * len(names)
+
+
 def raw(port: int, said: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), 20) as peer:
         answer = b""
@@ -184,11 +206,11 @@ def test_a_page_may_connect_to_the_host_that_it_came_from():
     def connects(host: str) -> str:
         return pages.policy(host, settings).split("connect-src ")[1].split(";")[0]
 
-    assert connects("laptop.local:9223") == "wss://10.0.0.5:9222 wss://laptop.local:9222"
-    assert connects("[fe80::1]:9223") == "wss://10.0.0.5:9222 wss://*:9222"
+    assert connects("laptop.local:9223") == "'self' wss://10.0.0.5:9222 wss://laptop.local:9222"
+    assert connects("[fe80::1]:9223") == "'self' wss://10.0.0.5:9222 wss://*:9222"
     for hostile in ("", "a b", "a;script-src *", "a'", "x" * 300, "a:b", "é"):
-        assert connects(hostile) == "wss://10.0.0.5:9222"
-    assert "connect-src 'none';" in pages.policy("a", Settings("me", "", 1, ()))
+        assert connects(hostile) == "'self' wss://10.0.0.5:9222"
+    assert "connect-src 'self';" in pages.policy("a", Settings("me", "", 1, ()))
 
 
 def pages_of(home: Home) -> list[int]:

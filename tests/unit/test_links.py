@@ -20,9 +20,9 @@ from natsproc.server.joined import Invitation
 IDS = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
 
 
-@given(st.text(min_size=1), st.none() | st.builds(Address, IDS, IDS), st.text(), st.text())
-def test_a_fragment_says_all_and_needs_no_more_than_ascii(credential, process, server, sender):
-    link = Link(credential, process, server, sender)
+@given(st.text(min_size=1), st.none() | st.builds(Address, IDS, IDS), st.text(), st.text(), st.text())
+def test_a_fragment_says_all_and_needs_no_more_than_ascii(credential, process, server, sender, key):
+    link = Link(credential, process, server, sender, key)
     assert Link.parse("#" + link.fragment) == link
     assert link.fragment.isascii()
     assert not set(link.fragment) & set(' "<>#')
@@ -32,8 +32,9 @@ def test_a_fragment_says_all_and_needs_no_more_than_ascii(credential, process, s
 def test_the_form_that_pages_read():
     assert Link("natsproc_abc-_", Address("chat", "r1")).fragment == "c=natsproc_abc-_&p=chat/r1"
     assert Link("", None, "ws://h:1", "ada").fragment == "s=ws://h:1&as=ada"
+    assert Link("", Address("chat", "r1"), key="SUABC").fragment == "k=SUABC&p=chat/r1"
     assert Link.parse("") == Link()
-    assert "abc" not in repr(Link("abc"))
+    assert "abc" not in repr(Link("abc", key="abc"))
     with pytest.raises(BadPayload) as caught:
         Link.parse("c=secret&p=a/b/c")
     assert "secret" not in str(caught.value)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from harness import ROOT, free_port, wait_for
 from homes import a_home, servers_of
 from owners import COUNTS, owner
 from playwright.async_api import Browser, Page, Route, expect
+from webclient import ASSETS, ELEMENT, rolled
 
 import natsproc as sdk
 from natsproc.server import embedded
@@ -28,8 +30,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 expect.set_options(timeout=60_000)
 
 TAIL = "natsproc-tail"
-ASSET = ROOT / "natsproc" / "assets" / "natsproc-tail.js"
 STRICT = "default-src 'none'; script-src 'self'; connect-src 'self' ws://127.0.0.1:*; require-trusted-types-for 'script'"
+
+
+@cache
+def element() -> bytes:
+    """What is shipped; of code that was broken on purpose, what its sources make."""
+    shipped = ASSETS / "natsproc-tail.js"
+    if os.environ.get("NATSPROC_MUTANT"):
+        rolled(ELEMENT, shipped)
+    return shipped.read_bytes()
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +76,7 @@ class Site:
     async def _answer(self, route: Route) -> None:
         path = route.request.url.removeprefix(self._origin)
         if path == "/natsproc-tail.js":
-            await route.fulfill(body=ASSET.read_bytes(), content_type="text/javascript")
+            await route.fulfill(body=element(), content_type="text/javascript")
         elif path == "/grant":
             status, text = 200, await asyncio.to_thread(self.grants)
             if isinstance(text, int):

@@ -131,4 +131,5 @@ def in_package(
 
 
 if __name__ == "__main__":  # make web
+    bundled(CONSOLE, ASSETS / "console")
     rolled(ELEMENT, ASSETS / "natsproc-tail.js")

@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from natsproc.access import FULL, Authority
-from natsproc.bus.connection import Connection, Endpoint
+from natsproc.bus.connection import Connection, Endpoint, NoResponders
 from natsproc.bus.gate import Gate
-from natsproc.errors import Closed, Error, NoServer
+from natsproc.errors import Closed, Error, NoServer, NotAllowed, TimedOut
+from natsproc.protocol.names import DEFAULT_PREFIX, Address, Names
 
 from .find import endpoint_of
 from .home import Home
@@ -30,6 +31,7 @@ async def serve(endpoint: Endpoint, *, on_ready: Callable[[str], None] = lambda 
     """Answer what narrow credentials ask, until cancelled. Raises: Closed, NotAllowed, NoServer, ServerUnfit."""
     connection = await Connection.open(endpoint)
     try:
+        await _insist_on_rights(connection, Names(endpoint.prefix or DEFAULT_PREFIX))
         gate = Gate(connection)
         await gate.start()
         await connection.ping()
@@ -38,6 +40,20 @@ async def serve(endpoint: Endpoint, *, on_ready: Callable[[str], None] = lambda 
         raise Closed(f"the nats-server at {connection.url} has turned the gate away")
     finally:
         await connection.close()
+
+
+async def _insist_on_rights(connection: Connection, names: Names) -> None:
+    """A gate that could not store what others send would refuse its share of that: tried, where nothing gets stored."""
+    subject = names.inbox(Address("default", "nowhere"), f"not-{connection.sender[:50]}")
+    try:
+        await connection.request(subject, headers={"Nats-Expected-Stream": "nowhere"})
+    except NotAllowed:
+        raise NotAllowed(
+            f"{connection.sender} may leave messages in its own name only, and a gate stores them in the name of who asks: "
+            "give it the rights of the role `gate` (`natsproc setup --print`); beside its own server `natsproc up` runs one"
+        ) from None
+    except (NoResponders, TimedOut):
+        pass  # there is no mesh yet
 
 
 async def _beside(home: Home) -> None:

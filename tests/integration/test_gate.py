@@ -24,7 +24,7 @@ from natsproc.protocol.names import Names
 from natsproc.server import doctor, embedded
 from natsproc.server.config import mesh_config, version_of
 from natsproc.server.find import find
-from natsproc.server.gate import RIGHTS, SENDER
+from natsproc.server.gate import RIGHTS, SENDER, serve
 from natsproc.server.home import Home
 
 
@@ -242,6 +242,12 @@ async def test_a_gate_that_dies_is_missed_by_nobody(home):
         assert [event.offset for event in shown] == list(range(1, 2003))
 
 
+async def test_a_gate_that_could_not_store_for_others_does_not_begin(home):
+    state = home.load()
+    with pytest.raises(np.NotAllowed, match=r"in its own name only.*role `gate`"):
+        await asyncio.wait_for(serve(find(state.url, str(home.creds))), 20)
+
+
 async def test_a_server_that_restarts_takes_its_gate_along(home):
     async with granted(home, "worker", "own", "job") as mesh, mesh.own("job") as proc:
         await proc.emit("said", 1)
@@ -298,6 +304,8 @@ async def test_without_a_gate_that_is_what_is_said(tmp_path, version, monkeypatc
 
 
 async def test_the_doctor_says_how_a_narrow_credential_fares(home):
+    async with granted(home, "early", "watch", "job"):
+        pass  # the gate has begun to answer
     viewer = granted(home, "viewer", "watch,send", "job,chat/*")
     endpoint = viewer._find()
     found = {finding.about: finding for finding in await doctor.examine(endpoint, viewer.names, home)}

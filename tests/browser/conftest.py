@@ -75,7 +75,7 @@ def address_of(home: Home) -> str:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def console(browser: Browser, home: Home, request: pytest.FixtureRequest) -> AsyncIterator[Opener]:
-    """Opens the console: `await console(place, line=…, size=…)`. At the end each page must have behaved."""
+    """Opens the console: `await console(place, credential=…, size=…)`. At the end each page must have behaved."""
     pages: list[tuple[Page, list[str]]] = []
     base = address_of(home)
     state = home.load()
@@ -83,7 +83,12 @@ async def console(browser: Browser, home: Home, request: pytest.FixtureRequest) 
     reached = {urlsplit(base).netloc, f"{state.near}:{state.ws_port}"}
 
     async def open(
-        place: str = "", *, credential: str | None = None, size: tuple[int, int] = (1280, 800), **options: Any
+        place: str = "",
+        *,
+        credential: str | None = None,
+        link: str = "",
+        size: tuple[int, int] = (1280, 800),
+        **options: Any,
     ) -> Page:
         context = await browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
         page = await context.new_page()
@@ -108,7 +113,7 @@ async def console(browser: Browser, home: Home, request: pytest.FixtureRequest) 
         fragment = "&".join(
             part for part in (f"c={given}" if given else "", f"p={place}" if place else "") if part
         )
-        await page.goto(f"{base}/#{fragment}")
+        await page.goto(link or f"{base}/#{fragment}")
         return page
 
     yield open

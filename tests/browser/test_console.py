@@ -322,6 +322,25 @@ async def test_the_credential_leaves_the_address_bar_and_its_end_is_told(console
         await expect(row(page, "build")).to_be_visible()
 
 
+async def test_a_shared_link_opens_one_process_until_it_is_revoked(console, tmp_path):
+    with owner(tmp_path, "build", TALKS):
+        shared = await asyncio.to_thread(natsproc, "share", "build")
+        link = shared.stdout.strip()
+        assert len(link) < 130
+        page = await console(link=link)
+        await expect(rows(page, "Started")).to_be_visible()
+        assert await page.evaluate("location.hash") == "#p=default/build"
+        await expect(page.get_by_role("button", name="Kill")).to_have_count(0)
+        await page.reload()
+        await expect(rows(page, "Started")).to_be_visible()
+        guest = re.search(r"natsproc revoke (guest-\w+)", shared.stderr)[1]
+        await asyncio.to_thread(natsproc, "revoke", guest)
+        await expect(page.locator(".over-note")).to_contain_text("was revoked")
+        place, key = link.split("#k=")
+        page = await console(link=f"{place}#k=SUB{key[2 : -len('&p=default/build') - 1]}&p=default/build")
+        await expect(page.locator(".over-note")).to_contain_text("not whole")
+
+
 async def test_a_page_without_a_credential_says_what_to_type(console):
     page = await console(credential="")
     await expect(page.get_by_text("natsproc console")).to_be_visible()

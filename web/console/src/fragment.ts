@@ -1,7 +1,7 @@
 /** What the address bar's fragment says: which server, as whom, and what is to be seen. No server ever sees it. */
 
-/** How to connect: by the one line that `natsproc grant` prints, or to a server that asks for none. */
-export type Access = { readonly line: string } | { readonly server: string; readonly sender: string };
+/** How to connect: by the one line that `natsproc grant` prints, by its key, or to a server that asks for none. */
+export type Access = { readonly line: string } | { readonly key: string } | { readonly server: string; readonly sender: string };
 
 export interface Fragment {
   readonly access: Access | null;
@@ -12,6 +12,7 @@ export interface Fragment {
 }
 
 const LINE = /^natsproc_[A-Za-z0-9_-]+$/;
+const SEED = /^SU[A-Z2-7]{56}$/;
 const TOKEN = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}";
 const ADDRESS = new RegExp(`^(?:${TOKEN}/)?${TOKEN}$`);
 
@@ -29,6 +30,8 @@ export function parseFragment(text: string): Fragment {
 function accessIn(fields: URLSearchParams): Access | null {
   const line = (fields.get("c") ?? "").trim();
   if (line) return LINE.test(line) ? { line } : null;
+  const key = (fields.get("k") ?? "").trim();
+  if (key) return SEED.test(key) ? { key } : null;
   const server = fields.get("s") ?? "";
   if (!/^wss?:\/\//.test(server)) return null;
   return { server, sender: fields.get("as") || "anonymous" };

@@ -12,7 +12,7 @@ export function readAddress(): Access | null {
   const { access, process, view } = parseFragment(location.hash);
   const bare = placeFragment(process, view);
   const named = new URLSearchParams(location.hash.slice(1));
-  if (["c", "s", "as"].some((name) => named.has(name))) history.replaceState(history.state, "", bare === "#" ? location.pathname : bare);
+  if (["c", "k", "s", "as"].some((name) => named.has(name))) history.replaceState(history.state, "", bare === "#" ? location.pathname : bare);
   if (process !== place.value.process || view !== place.value.view) place.value = { process, view };
   return access;
 }

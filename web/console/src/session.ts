@@ -5,6 +5,7 @@ import { connect, NoMesh, NoServer, NotAllowed, ServerUnfit } from "natsproc";
 import type { Mesh } from "natsproc";
 
 import type { Access } from "./fragment.ts";
+import { lineOf } from "./link.ts";
 import { anyone, rightsIn } from "./rights.ts";
 import type { Rights } from "./rights.ts";
 
@@ -39,12 +40,16 @@ export async function begin(access: Access): Promise<void> {
   void mesh.value?.close();
   mesh.value = null;
   sessionStorage.setItem(KEEP, JSON.stringify(access));
-  rights.value = "line" in access ? rightsIn(access.line) : anyone(access.sender);
   phase.value = "connecting";
   trouble.value = "";
-  const how = "line" in access ? { credentials: access.line } : { servers: access.server, sender: access.sender };
   for (let tries = 0; mine === generation; tries++) {
     try {
+      if ("key" in access) {
+        const line = await lineOf(access.key);
+        return mine === generation ? await begin({ line }) : undefined;
+      }
+      rights.value = "line" in access ? rightsIn(access.line) : anyone(access.sender);
+      const how = "line" in access ? { credentials: access.line } : { servers: access.server, sender: access.sender };
       const found = await connect(how);
       if (mine !== generation) return void found.close();
       return settle(found);
@@ -101,7 +106,7 @@ function isPassing(error: unknown): boolean {
 function whyOver(error: unknown): string {
   const { expires, sender } = rights.value ?? {};
   if (expires && expires <= Date.now()) return `This link ended at ${new Date(expires).toLocaleString()}.`;
-  if (error instanceof NotAllowed) return `The server does not take the credential of ${sender || "this link"} any more: it was revoked, or is for another mesh.`;
+  if (error instanceof NotAllowed && rights.value) return `The server does not take the credential of ${sender || "this link"} any more: it was revoked, or is for another mesh.`;
   return sentence(error);
 }
 

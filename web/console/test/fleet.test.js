@@ -51,7 +51,9 @@ test("a fragment says as whom, and what is looked at", () => {
   assert.deepEqual(parseFragment("#c=natsproc_abc-_1&p=ns/id"), { access: { line: "natsproc_abc-_1" }, process: "ns/id", view: "" });
   assert.deepEqual(parseFragment("#p=build&v=metrics"), { access: null, process: "default/build", view: "metrics" });
   assert.deepEqual(parseFragment("#s=ws://localhost:9222&as=ann").access, { server: "ws://localhost:9222", sender: "ann" });
-  for (const bad of ["#c=evil", "#s=http://x", "#s=javascript:alert(1)", "", "#"]) assert.equal(parseFragment(bad).access, null, bad);
+  const key = `SU${"A".repeat(56)}`;
+  assert.deepEqual(parseFragment(`#k=${key}&p=ns/id`), { access: { key }, process: "ns/id", view: "" });
+  for (const bad of ["#k=evil", "#c=evil", "#s=http://x", "#s=javascript:alert(1)", "", "#"]) assert.equal(parseFragment(bad).access, null, bad);
   for (const bad of ["#p=../x", "#p=a/b/c", "#p=<b>", "#p=a.b"]) assert.equal(parseFragment(bad).process, "", bad);
   assert.equal(placeFragment("ns/id"), "#p=ns/id");
   assert.deepEqual(parseFragment(placeFragment("ns/id", "tree")), { access: null, process: "ns/id", view: "tree" });

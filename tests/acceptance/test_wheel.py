@@ -7,9 +7,11 @@ import subprocess
 import sys
 import venv
 
+import pytest
 from harness import ROOT
 
 
+@pytest.mark.timeout(600)  # two environments are filled from the package index
 def test_a_built_wheel_works_alone(tmp_path):
     def call(*command: object, **options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -32,6 +34,8 @@ def test_a_built_wheel_works_alone(tmp_path):
         assert "from the wheel" in tailed.stdout
         assert call(bin / "natsproc", "wait", "w1").returncode == 7
         assets = "import natsproc.server.pages as p; print(*p.load())"
-        assert "/" in call(bin / "python", "-c", assets).stdout.split()
+        served = call(bin / "python", "-c", assets).stdout.split()
+        assert {"/", "/natsproc-tail.js"} <= set(served)
+        assert any(path.startswith("/assets/") and path.endswith(".js") for path in served)
     finally:
         call(bin / "natsproc", "down")

@@ -4,7 +4,8 @@ app.py       the application: its mesh, and from a request to a response
 request.py   what came, typed; its body, and whether its client is still there
 routes.py    from a path to a process and what is asked of it
 access.py    may this request do that, and as whom
-events.py    a tail as Server-Sent Events, NDJSON or JSON; formats.py: how each is written
+events.py    what a process says, as Server-Sent Events, NDJSON or JSON; formats.py: how each is written
+shared.py    what one client is shown, and one live tail for all who watch the same
 verbs.py     messages and commands; records.py: lists and records
 problems.py  errors as problem+json
 openapi.py   all of it, described

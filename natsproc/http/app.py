@@ -14,6 +14,7 @@ from .access import Authorize, Gate
 from .problems import Problem
 from .request import ClientGone, Receive, Request, Scope, Send
 from .routes import EVENTS, LIST, OPENAPI, RECORD, VERBS, Route, route
+from .shared import Shared
 
 HEARTBEAT_SECONDS = 15.0
 
@@ -46,6 +47,7 @@ class Application:
         self.mesh = mesh
         self._authorize = authorize
         self._heartbeat = heartbeat
+        self._shared = Shared()
         self._theirs = False  # the host opened it, and will close it
         self._opening: asyncio.Task[Mesh] | None = None
 
@@ -127,7 +129,9 @@ class Application:
         if where.what == RECORD:
             return await records.record(handle, request, send)
         assert where.what == EVENTS
-        return await events.events(handle, request, receive, send, heartbeat=self._heartbeat)
+        return await events.events(
+            handle, request, receive, send, heartbeat=self._heartbeat, shared=self._shared
+        )
 
     async def _post(self, where: Route, gate: Gate, request: Request, receive: Receive, send: Send) -> None:
         verb, address = where.what, where.address

@@ -12,18 +12,17 @@ from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
 
-from natsproc.errors import Error, NoServer
+from natsproc.errors import BadPayload, Error, NoServer
 from natsproc.handle import ProcessHandle
 from natsproc.protocol.messages import Cursor, Event
-from natsproc.tail import Tail, tail_one
 
 from . import query, responses
-from .formats import Item, Lines, ServerSentEvents, chosen
+from .formats import Lines, ServerSentEvents, chosen
 from .problems import Problem
 from .request import Receive, Request, Send, while_there
+from .shared import Line, Shared, Stream, Wish
 
 CHUNK_BYTES = 64 * 1024  #: that are handed on before the client is waited for
-AHEAD = 1  #: batches that are read before the client takes them
 FIRST_SECONDS = (
     5.0  #: after which a stream begins though nothing can be read; its status can then tell no more
 )
@@ -31,7 +30,13 @@ RETRY = (500, 2000)  #: milliseconds after which an EventSource comes back; not 
 
 
 async def events(
-    handle: ProcessHandle, request: Request, receive: Receive, send: Send, *, heartbeat: float
+    handle: ProcessHandle,
+    request: Request,
+    receive: Receive,
+    send: Send,
+    *,
+    heartbeat: float,
+    shared: Shared,
 ) -> None:
     """Answer `GET …/events`. Raises: Problem and Error as long as nothing was sent; ClientGone."""
     form = chosen(request.headers.get("accept", ""))
@@ -41,57 +46,53 @@ async def events(
         await _begin(send, form, more=False)
         return
     resumed = request.headers.get("last-event-id") if isinstance(form, ServerSentEvents) else None
-    tail = _tail(handle, request, form, resumed)
-    async with while_there(receive), aclosing(tail):
-        first = await _first(tail, form)
+    stream = Stream(shared, _wish(handle, request, form, resumed))
+    async with while_there(receive), aclosing(stream):
+        first = await _first(stream, form)
         if resumed and first is not None and _is_over(first):
             await responses.nothing(send)  # which is how an EventSource is told to come no more
         else:
             await _begin(send, form)
-            await _write(send, form, tail, first, heartbeat)
+            await _write(send, form, stream, first, heartbeat)
 
 
-def _tail(handle: ProcessHandle, request: Request, form: Lines, resumed: str | None) -> Tail:
-    """The tail that is asked for. Where an EventSource goes on goes before what its URL says, which stays as it was."""
-    begin: dict[str, Any] = {"cursor": None, "n": None, "since": None, "run": None}
-    after = resumed or query.text(request, "after")
-    if after:
+def _wish(handle: ProcessHandle, request: Request, form: Lines, resumed: str | None) -> Wish:
+    """What is asked for. Where an EventSource goes on goes before what its URL says, which stays as it was."""
+    begin: dict[str, Any] = {}
+    if after := resumed or query.text(request, "after"):
         begin["cursor"] = Cursor.parse(after)
     if not resumed:
-        begin |= {
+        rest = {
             "n": query.count(request, "n"),
             "since": query.seconds(request, "since"),
             "run": _run(request),
         }
-    return tail_one(
-        handle.mesh,
-        handle.address,
-        follow=form.follows and query.flag(request, "follow", True),
-        compact=query.flag(request, "compact", False),
-        types=[kind for text in request.query.get("type", ()) for kind in text.split(",") if kind],
-        models=None,
-        ahead=AHEAD,
-        **begin,
-    )
+        begin |= {name: value for name, value in rest.items() if value is not None}
+    if len(begin) > 1:
+        raise BadPayload("choose one of after, n, since and run: each says where the stream begins")
+    follow = form.follows and query.flag(request, "follow", True)
+    types = [kind for text in request.query.get("type", ()) for kind in text.split(",") if kind]
+    return Wish(handle, follow, query.flag(request, "compact", False), types, begin)
 
 
 def _run(request: Request) -> int | Literal["all"] | None:
     return "all" if query.text(request, "run") == "all" else query.count(request, "run")
 
 
-async def _first(tail: Tail, form: Lines) -> Sequence[Item] | None:
+async def _first(stream: Stream, form: Lines) -> Sequence[Line] | None:
     """What comes first, with the errors that a status can still tell; None if it takes too long to wait for."""
     try:
         async with asyncio.timeout(FIRST_SECONDS):
-            return await tail.several()
+            return await stream.several()
     except TimeoutError:
         if not form.follows:
             raise NoServer("the log cannot be read now; try again") from None
         return None
 
 
-def _is_over(items: Sequence[Item]) -> bool:
+def _is_over(lines: Sequence[Line]) -> bool:
     """Whether there is nothing but the end to be said."""
+    items = [line.item for line in lines]
     return any(item.type == "ended" for item in items) and not any(isinstance(i, Event) for i in items)
 
 
@@ -106,13 +107,15 @@ async def _begin(send: Send, form: Lines, *, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def _write(send: Send, form: Lines, tail: Tail, first: Sequence[Item] | None, heartbeat: float) -> None:
-    items = first
+async def _write(
+    send: Send, form: Lines, stream: Stream, first: Sequence[Line] | None, heartbeat: float
+) -> None:
+    lines = first
     try:
-        while items is None or items:
-            for chunk in _chunks(form, items) if items else (form.beat,):
+        while lines is None or lines:
+            for chunk in _chunks(form, lines) if lines else (form.beat,):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            items = await _next(tail, heartbeat if form.beat else None)
+            lines = await _next(stream, heartbeat if form.beat else None)
         rest = form.end()
     except Error as error:
         said = form.problem(Problem.of(error).to_json())
@@ -122,11 +125,11 @@ async def _write(send: Send, form: Lines, tail: Tail, first: Sequence[Item] | No
     await send({"type": "http.response.body", "body": rest})
 
 
-async def _next(tail: Tail, heartbeat: float | None) -> Sequence[Item] | None:
+async def _next(stream: Stream, heartbeat: float | None) -> Sequence[Line] | None:
     """What comes next, nothing at the end; None after `heartbeat` quiet seconds."""
     try:
         async with asyncio.timeout(heartbeat):
-            return await tail.several()
+            return await stream.several()
     except TimeoutError:
         return None
 
@@ -135,11 +138,11 @@ class Broken(Exception):
     """A response that had begun could not be completed; raised to the server, so that it cuts the connection."""
 
 
-def _chunks(form: Lines, items: Iterable[Item]) -> Iterable[bytes]:
+def _chunks(form: Lines, lines: Iterable[Line]) -> Iterable[bytes]:
     parts: list[bytes] = []
     size = 0
-    for item in items:
-        parts.append(form.item(item))
+    for item, json in lines:
+        parts.append(form.item(item, json))
         size += len(parts[-1])
         if size >= CHUNK_BYTES:
             yield b"".join(parts)

@@ -22,8 +22,8 @@ class Lines:
         """What comes first; a client that is cut off is to come back after `retry` milliseconds."""
         return b""
 
-    def item(self, item: Item) -> bytes:
-        return encode(item.to_json()) + b"\n"
+    def item(self, item: Item, json: bytes) -> bytes:
+        return json + b"\n"
 
     def problem(self, problem: dict[str, Any]) -> bytes | None:
         """What is last when the stream cannot go on; None where nothing can be said."""
@@ -46,9 +46,9 @@ class ServerSentEvents(Lines):
     def begin(self, retry: int) -> bytes:
         return b"retry: %d\n\n" % retry
 
-    def item(self, item: Item) -> bytes:
+    def item(self, item: Item, json: bytes) -> bytes:
         head = b"id: %s\n" % item.cursor.encode() if isinstance(item, Event) else b""
-        return b"%sdata: %s\n\n" % (head, encode(item.to_json()))
+        return b"%sdata: %s\n\n" % (head, json)
 
     def problem(self, problem: dict[str, Any]) -> bytes | None:
         return b"event: problem\ndata: %s\n\n" % encode(problem)
@@ -63,9 +63,9 @@ class Array(Lines):
     def __init__(self) -> None:
         self._before = b"["
 
-    def item(self, item: Item) -> bytes:
+    def item(self, item: Item, json: bytes) -> bytes:
         before, self._before = self._before, b",\n"
-        return before + encode(item.to_json())
+        return before + json
 
     def problem(self, problem: dict[str, Any]) -> bytes | None:
         return None

@@ -15,6 +15,7 @@ from natsproc.http.formats import Array, Lines, ServerSentEvents, chosen
 from natsproc.http.problems import Problem
 from natsproc.http.request import Request
 from natsproc.http.routes import VERBS, Route, route
+from natsproc.http.shared import Line
 from natsproc.protocol.messages import Event, Notice
 from natsproc.protocol.names import TOKEN, Address
 
@@ -92,16 +93,16 @@ def test_the_format_is_the_one_that_is_liked_best(accept, expected):
 def test_no_event_breaks_its_frame(data, kind):
     """Whatever a process says is one event of one stream, and one line."""
     event = Event(7, 3, 1, "2026-01-31T23:59:59.123Z", kind, data, position=9)
-    head, body, end, rest = ServerSentEvents().item(event).decode().split("\n")
+    head, body, end, rest = ServerSentEvents().item(*Line.of(event)).decode().split("\n")
     assert (head, end, rest) == (f"id: {event.cursor}", "", "")
     assert json.loads(body.removeprefix("data: ")) == event.to_json()
-    line = Lines().item(event)
+    line = Lines().item(*Line.of(event))
     assert line.count(b"\n") == 1
     assert b"\r" not in line
 
 
 def test_a_notice_moves_no_cursor():
-    said = ServerSentEvents().item(Notice("gap", {"from": 1, "to": 3}, cursor="MS4"))
+    said = ServerSentEvents().item(*Line.of(Notice("gap", {"from": 1, "to": 3}, cursor="MS4")))
     assert not said.startswith(b"id:")
 
 
@@ -109,7 +110,7 @@ def test_a_notice_moves_no_cursor():
 def test_an_array_is_json(texts):
     form = Array()
     events = [Event(n + 1, 1, 1, "", "log", text) for n, text in enumerate(texts)]
-    whole = b"".join([*map(form.item, events), form.end()])
+    whole = b"".join([*(form.item(*Line.of(event)) for event in events), form.end()])
     assert [item["data"] for item in json.loads(whole)] == texts
 
 

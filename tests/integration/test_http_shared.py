@@ -130,6 +130,31 @@ async def all_have(clients, offset):
     return all(client.offsets[-1:] == [offset] for client in clients)
 
 
+async def test_who_has_read_further_than_the_live_tail_sees_nothing_twice(mesh, web, monkeypatch):
+    held = asyncio.Event()
+
+    class Held(shared.Live):
+        async def _read(self):
+            await held.wait()
+            await super()._read()
+
+    monkeypatch.setattr(shared, "Live", Held)
+    everybody = Shared()
+    async with mesh.own("job") as proc:
+        await proc.flush()
+        alone, early = Client(everybody, web), Client(everybody, web)
+        await until(lambda: early.seen("caught_up"))
+        await proc.log("behind the place of the live tail")
+        await proc.flush()
+        late = Client(everybody, web)
+        await until(lambda: late.seen("caught_up"))
+        assert (early.offsets, late.offsets) == ([1], [1, 2])
+        held.set()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(client.task for client in (alone, early, late)))
+    assert alone.offsets == early.offsets == late.offsets == [1, 2, 3]
+
+
 async def test_types_and_streamed_texts(mesh, web):
     everybody = Shared()
     async with mesh.own("job") as proc:

@@ -1,8 +1,10 @@
 """Many open event streams on one HTTP worker: memory for each, and when one event has reached all of them.
 
-    python -m tests.benchmarks.http_streams --streams 1000 --processes 1
+    python -m benchmarks.http_streams --streams 1000 --processes 1
+    python -m benchmarks.http_streams --bare
 
-A worker (uvicorn, an OS process of its own), a nats-server and the clients all run on this machine.
+A worker (uvicorn, an OS process of its own), a nats-server and the clients all run on this machine. `--bare` is what the same
+streams cost that only wait, and hand on bytes that somebody else has read and encoded: the floor.
 """
 
 from __future__ import annotations
@@ -18,22 +20,58 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from harness import running
 from meshes import make_mesh
 
 import natsproc
+from natsproc.http.request import ClientGone, while_there
+from natsproc.protocol.messages import encode
 
 
-def serve(nats: str, listening: socket.socket) -> None:
+class Bare:
+    """Streams that wait for what one tail brings, without a past, a place or a bound."""
+
+    def __init__(self, nats: str) -> None:
+        self._mesh = natsproc.connect(nats, sender="web")
+        self._streams: set[asyncio.Queue[bytes]] = set()
+        self._reading: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            return await send({"type": "lifespan.shutdown.complete"})
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
+        queue.put_nowait(b'data: {"type":"caught_up"}\n\n')
+        self._streams.add(queue)
+        self._reading = self._reading or asyncio.create_task(self._read())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            async with while_there(receive):
+                while True:
+                    await send({"type": "http.response.body", "body": await queue.get(), "more_body": True})
+        except ClientGone:
+            self._streams.discard(queue)
+
+    async def _read(self) -> None:
+        async with self._mesh:
+            async for item in self._mesh.process("job-0").tail(n=0):
+                for queue in self._streams:
+                    queue.put_nowait(b"data: %s\n\n" % encode(item.to_json()))
+
+
+def serve(nats: str, listening: socket.socket, bare: bool) -> None:
     """The worker."""
     import uvicorn
 
-    app = natsproc.asgi(server=nats, sender="web", authorize=lambda *_: True)
+    app: Any = Bare(nats) if bare else natsproc.asgi(server=nats, sender="web", authorize=lambda *_: True)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
     uvicorn.Server(config).run([listening])
 
@@ -122,11 +160,14 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--streams", type=int, default=1000)
     options.add_argument("--processes", type=int, default=1)
+    options.add_argument("--bare", action="store_true")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as server:
         asyncio.run(make_mesh(server.url))
         with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
-            worker = multiprocessing.get_context("fork").Process(target=serve, args=(server.url, listening))
+            worker = multiprocessing.get_context("fork").Process(
+                target=serve, args=(server.url, listening, chosen.bare)
+            )
             worker.start()
             try:
                 print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")

@@ -74,5 +74,5 @@ bench-servers:
 	apt-get update -q && apt-get install -y --no-install-recommends redis-server postgresql
 
 clean:
-	rm -rf web/*/node_modules web/client/dist
+	rm -rf web/*/node_modules web/*/dist
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache

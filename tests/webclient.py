@@ -20,6 +20,8 @@ from harness import ROOT
 CLIENT = ROOT / "web" / "client"
 CONSOLE = ROOT / "web" / "console"
 ELEMENT = ROOT / "web" / "element"
+REACT = ROOT / "web" / "react"
+AI_SDK = ROOT / "web" / "ai-sdk"
 ASSETS = ROOT / "natsproc" / "assets"
 DIST = CLIENT / "dist"
 OLDEST_NODE = 22  # with a WebSocket of its own
@@ -51,7 +53,8 @@ def in_deno() -> tuple[str, ...]:
     return (found, "run", "--allow-net", "--allow-env", "--allow-read", "--cached-only", "--no-lock")
 
 
-def _npm() -> str:
+def npm() -> str:
+    """npm, as a program for Node."""
     bundled = Path(node()).parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     return str(bundled) if bundled.exists() else os.path.realpath(str(shutil.which("npm")))
 
@@ -88,6 +91,33 @@ def rolled(package: Path, out: Path) -> None:
     in_package(package, str(rolldown), "-c", "rolldown.config.js", "-o", str(out))
 
 
+def pages_of(package: Path) -> Path:
+    """The pages that a package has for its tests, as React checks them in development; made anew where a source is newer."""
+    pages = ROOT / ".cache" / f"pages-{package.name}"
+    built()
+    installed(package)
+    with _alone():
+        sources = [
+            *CLIENT.glob("src/*.ts"),
+            *package.glob("src/*"),
+            *package.glob("test/*"),
+            *package.glob("*.tsx"),
+        ]
+        if _older(pages / "index.html", [package / "package-lock.json", *sources]):
+            config = ("-c", "test/vite.config.js", "--mode", "development", "--outDir", str(pages))
+            environment = os.environ | {"NODE_ENV": "development"}
+            in_package(
+                package,
+                "node_modules/vite/bin/vite.js",
+                "build",
+                "--logLevel",
+                "error",
+                *config,
+                env=environment,
+            )
+    return pages
+
+
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     cache = ROOT / ".cache"
@@ -100,7 +130,7 @@ def _alone() -> Iterator[None]:
 def _install(package: Path) -> None:
     stamp = package / "node_modules" / ".installed"
     if _older(stamp, [package / "package-lock.json"]):
-        in_package(package, _npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+        in_package(package, npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
         stamp.touch()
 
 

@@ -22,6 +22,8 @@ export interface ConnectOptions extends Endpoint {
 export interface Selection {
   /** `*` for all of them; the mesh's own unless said */
   readonly namespace?: string;
+  /** that one only, of one namespace */
+  readonly id?: string;
   readonly kind?: string;
   /** that it has to have, all of them */
   readonly labels?: Readonly<Record<string, string>>;
@@ -103,7 +105,7 @@ export class Mesh {
   #list({ ended = false, ...selection }: Selection & { readonly ended?: boolean }): Promise<ProcessInfo[]> {
     const { connection } = this;
     return connection.insist(async () => {
-      const records = await listRecords(connection, this.#space(selection), ended);
+      const records = await listRecords(connection, this.#space(selection), ended, selection.id);
       const chosen = records.filter((record) => matches(record, selection));
       const live = chosen.filter((record) => !record.ended);
       const [quiet, gone] = await Promise.all([quietOf(connection, chosen), unreachableAmong(connection, live)]);
@@ -126,7 +128,7 @@ export class Mesh {
     signal?.addEventListener("abort", stop);
     const shown = new Set<string>();
     try {
-      for await (const change of watchRecords(this.connection, this.#space(selection), present, queue)) {
+      for await (const change of watchRecords(this.connection, this.#space(selection), present, queue, selection.id)) {
         const { record, address } = change;
         if (record ? !matches(record, selection) : !shown.delete(address.key) && narrows(selection)) continue;
         if (record) shown.add(address.key);

@@ -27,9 +27,9 @@ export async function recordAt(connection: Connection, address: Address): Promis
 }
 
 /** Every live record of a namespace (`*`: of the mesh), and with `ended` those that have ended. */
-export async function listRecords(connection: Connection, namespace: string, ended = false): Promise<ProcessRecord[]> {
+export async function listRecords(connection: Connection, namespace: string, ended = false, only?: string): Promise<ProcessRecord[]> {
   const records = new Map<string, ProcessRecord>();
-  for (const [space, id] of parts(connection, namespace)) {
+  for (const [space, id] of parts(connection, namespace, only)) {
     // live ones last, so that a new run hides the ended one before it
     for (const name of ended ? ["ENDED", "REGISTRY"] : ["REGISTRY"]) {
       for (const { payload } of await values(bucket(connection, name), `${space}.${id}`)) {
@@ -43,10 +43,10 @@ export async function listRecords(connection: Connection, namespace: string, end
 }
 
 /** What to list of a namespace: all of it, unless less is known to be granted. */
-function parts(connection: Connection, namespace: string): readonly (readonly [string, string])[] {
+function parts(connection: Connection, namespace: string, only = "*"): readonly (readonly [string, string])[] {
   const granted = connection.watches;
-  const whole = [[namespace, "*"]] as const;
-  if (!granted.length || granted.some(([space, id]) => (space === "*" || space === namespace) && id === "*")) return whole;
+  const whole = [[namespace, only]] as const;
+  if (only !== "*" || !granted.length || granted.some(([space, id]) => (space === "*" || space === namespace) && id === "*")) return whole;
   const some = granted.filter(([space]) => namespace === "*" || namespace === space);
   return some.length ? some : whole;
 }
@@ -78,10 +78,11 @@ export async function* watchRecords(
   namespace: string,
   present: boolean,
   queue: Queue<Change | "look" | "stop">,
+  only?: string,
 ): AsyncGenerator<Change, void> {
   const known = new Map<string, Address>();
   const hear = (record: ProcessRecord | null, address: Address): void => queue.push({ address, record });
-  const forget = parts(connection, namespace).map(([space, id]) =>
+  const forget = parts(connection, namespace, only).map(([space, id]) =>
     connection.subscribe(
       connection.names.records(space, id),
       (msg) => hear(msg.data.length ? recordOf(msg.data) : null, addressOf(msg.subject)),
@@ -94,7 +95,7 @@ export async function* watchRecords(
     for (let said = present; ; ) {
       const item = await queue.take();
       if (item === "stop") return;
-      for (const change of item === "look" ? await look(connection, namespace, known) : [item]) {
+      for (const change of item === "look" ? await look(connection, namespace, known, only) : [item]) {
         if (change.record) known.set(change.address.key, change.address);
         else known.delete(change.address.key);
         if (said || item !== "look") yield change;
@@ -107,8 +108,8 @@ export async function* watchRecords(
 }
 
 /** What lives now, and null for what is known and does not. */
-async function look(connection: Connection, namespace: string, known: Map<string, Address>): Promise<Change[]> {
-  const records = await connection.insist(() => listRecords(connection, namespace));
+async function look(connection: Connection, namespace: string, known: Map<string, Address>, only?: string): Promise<Change[]> {
+  const records = await connection.insist(() => listRecords(connection, namespace, false, only));
   const alive = new Set(records.map(({ address }) => address.key));
   const gone = [...known.values()].filter(({ key }) => !alive.has(key));
   return [...gone.map((address) => ({ address, record: null })), ...records.map((record) => ({ address: record.address, record }))];

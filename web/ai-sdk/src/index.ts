@@ -1,0 +1,7 @@
+/** A chat with a running process, for the AI SDK. See README.md. */
+
+export { loadMessages } from "./history.js";
+export type { LoadOptions } from "./history.js";
+export { ProcessChatTransport } from "./transport.js";
+export type { ChatProcess, ProcessChatTransportOptions, Sending } from "./transport.js";
+export type { Chunk, Question, TurnMetadata } from "./turn.js";

@@ -8,10 +8,11 @@ import os
 import re
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import line
+from conftest import PICTURES, line
 from harness import wait_for
 from homes import NATSPROC, connect, natsproc, servers_of
 from owners import COUNTS, TALKS, owner
@@ -196,7 +197,7 @@ async def test_gaps_takeovers_and_lost_owners_are_shown_where_they_happened(cons
         tmp_path, "build", COUNTS.format(count=20, pause=0) + TALKS.strip("\n").replace("    ", "", 1)
     ) as first:
         page = await console("default/build")
-        await expect(rows(page, "19")).to_have_count(1)
+        await expect(rows(page, "n: 19")).to_have_count(1)
         first.kill()
         await expect(rows(page, "does not answer")).to_be_visible()
         with owner(tmp_path, "build", COUNTS.format(count=5, pause=0)) as second:
@@ -268,7 +269,7 @@ async def test_the_end_is_followed_until_somebody_scrolls_up(console, tmp_path):
     """
     with owner(tmp_path, "build", counts):
         page = await console("default/build")
-        await expect(rows(page, "399")).to_be_visible()
+        await expect(rows(page, "count 399")).to_be_visible()
         await page.locator(".scroller").hover()
         await page.mouse.wheel(0, -2000)
         await expect(page.get_by_role("button", name="Follow the end")).to_be_visible()
@@ -276,11 +277,11 @@ async def test_the_end_is_followed_until_somebody_scrolls_up(console, tmp_path):
         async with sdk.connect() as mesh:
             await mesh.process("build").send(30)
         await page.get_by_role("button", name="31 new events").click()
-        await expect(page.locator(".long .row").last).to_contain_text("29")
+        await expect(page.locator(".long .row").last).to_contain_text("more 29")
         assert await page.locator(".scroller").evaluate("it => it.scrollTop") > top
         async with sdk.connect() as mesh:
             await mesh.process("build").send(50)
-        await expect(page.locator(".long .row").last).to_contain_text("49")
+        await expect(page.locator(".long .row").last).to_contain_text("more 49")
         await expect(page.locator(".long .row").last).to_be_in_viewport()
 
 
@@ -410,3 +411,202 @@ async def test_many_processes_are_found_by_search(console, tmp_path):
     await expect(rows(page, "Completed")).to_be_visible()
     await page.go_back()
     await expect(page.locator(".process-row")).to_have_count(1)
+
+
+async def test_metrics_are_drawn_as_they_come(console, tmp_path):
+    measures = """
+        async for message in proc.inbox():
+            await proc.metric(loss=message.data, accuracy=1 - message.data, name=3)
+    """
+    with owner(tmp_path, "train", measures):
+        page = await console("default/train")
+        async with sdk.connect() as mesh:
+            for loss in (0.5, 0.25, 0.125):
+                await mesh.process("train").send(loss)
+            await page.get_by_role("button", name="Metrics").click()
+            await expect(
+                page.get_by_role("img", name="loss: 0.125 now, between 0.125 and 0.5")
+            ).to_be_visible()
+            await expect(page.locator(".chart canvas")).to_have_count(3)
+            await mesh.process("train").send(0.0625)
+            await expect(page.get_by_role("img", name="loss: 0.0625 now")).to_be_visible()
+            assert await page.evaluate(DRAWN, "canvas")
+        await page.reload()
+        await expect(page.get_by_role("img", name="accuracy: 0.9375 now")).to_be_visible()
+
+
+DRAWN = """(what) => [...document.querySelectorAll(what)].every((it) => {
+  const { data } = it.getContext("2d").getImageData(0, 0, it.width, it.height);
+  return data.some((byte) => byte);
+})"""
+
+
+async def test_an_ended_run_is_played_again(console, tmp_path):
+    speaks = """
+        for n in range(5):
+            await proc.log(f"line {n}")
+            await asyncio.sleep(0.4)
+    """
+    with owner(tmp_path, "build", speaks) as process:
+        await asyncio.to_thread(process.wait, 60)
+    page = await console("default/build")
+    await page.get_by_role("button", name="Replay").click()
+    await expect(rows(page, "line 4")).to_be_visible()  # by its own times
+    await expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+    await page.get_by_label("Moment").fill("0.2")
+    await expect(rows(page, "line 0")).to_be_visible()
+    await expect(rows(page, re.compile("line [1-4]"))).to_have_count(0)
+    for n in range(1, 5):
+        await page.get_by_role("button", name="Next").click()
+        await expect(rows(page, f"line {n}")).to_be_visible()
+        await expect(rows(page, re.compile("line"))).to_have_count(n + 1)
+    await page.get_by_label("Moment").fill("0")
+    await page.get_by_label("Speed").select_option("100×")
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Play", exact=True).click()
+    await expect(rows(page, "Completed")).to_be_visible()
+    await page.get_by_role("button", name="Timeline").click()
+    await expect(page.locator(".player")).to_have_count(0)
+    await expect(rows(page, "Completed")).to_be_visible()
+
+
+async def test_children_stand_below_their_parents(console, tmp_path, monkeypatch):
+    with owner(tmp_path, "root", TALKS):
+        monkeypatch.setenv("NATSPROC_ADDRESS", "default/root")
+        with owner(tmp_path, "child", TALKS):
+            page = await console()
+            await expect(page.locator(".process-row .c-id .id")).to_have_text(["root", "child"])
+            await expect(row(page, "child").locator(".c-id > .shape")).to_have_count(1)
+            await row(page, "child").click()
+            await page.get_by_role("button", name="child of").click()
+            await expect(page.locator("h1")).to_have_text("root")
+
+
+async def test_all_of_it_from_the_keyboard(console, tmp_path):
+    work = """
+        await proc.emit("chosen", await proc.ask("Go on?", choices=["yes", "no"]))
+        async for message in proc.inbox():
+            await proc.emit("got", message.data)
+    """
+    with owner(tmp_path, "build", work), owner(tmp_path, "other", TALKS):
+        page = await console()
+        await expect(row(page, "other")).to_be_visible()
+        for key in ("?", "Escape", "j", "j", "k"):
+            await page.keyboard.press(key)
+        await expect(page.locator(".process-row.here")).to_have_count(1)
+        await page.keyboard.press("/")
+        await page.keyboard.type("build")
+        await expect(row(page, "other")).to_have_count(0)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("h1")).to_have_text("build")
+        await expect(page.locator(".question.open")).to_be_visible()
+        await page.keyboard.press("2")
+        await expect(rows(page, "chosen")).to_contain_text("no")
+        await page.keyboard.press("s")
+        await page.keyboard.type("jip?/")
+        await page.keyboard.press("Enter")
+        await expect(rows(page, "got")).to_contain_text("jip?/")
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("p")
+        await expect(rows(page, "you paused it")).to_be_visible()
+        await expect(page.locator(".head .state")).to_have_text("paused")
+        await page.keyboard.press("p")
+        await expect(rows(page, "you let it go on")).to_be_visible()
+        await page.keyboard.press("i")
+        await page.keyboard.type("stop")
+        await page.keyboard.press("Enter")
+        await expect(rows(page, "you interrupted it")).to_contain_text("stop")
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("Escape")
+        await expect(row(page, "build")).to_be_visible()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_it_fits_a_phone(console, tmp_path, theme):
+    work = """
+        await proc.emit("a-long-type-of-event", {"x" * 60: "y" * 200})
+        await proc.output("w" * 400 + "\\n")
+        await proc.ask("Which of these rather long ways do you want?", choices=["the first of them", "the second", "none of all these"])
+    """
+    with owner(tmp_path, "a-rather-long-name-of-a-process-that-does-not-fit", work, labels={"some": "label"}):
+        page = await console(size=(360, 740), color_scheme=theme, has_touch=True)
+        await expect(page.locator(".ask-card")).to_be_visible()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+        await page.screenshot(path=PICTURES / f"phone-fleet-{theme}.png")
+        await page.locator(".process-row").click()
+        await expect(page.locator(".question.open")).to_be_visible()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+        for name in ("Pause", "Interrupt", "Cancel", "Kill"):
+            await expect(
+                page.get_by_role("group", name="Control").get_by_role("button", name=name)
+            ).to_be_visible()
+        await page.get_by_role("button", name="the second").click()
+        await expect(rows(page, "you answered")).to_be_visible()
+        await page.get_by_role("button", name="Back to all processes").click()
+        await expect(page.locator(".process-row")).to_be_visible()
+
+
+async def test_whatever_can_be_used_has_a_name_and_shows_its_focus(console, tmp_path):
+    work = """
+        await proc.message({"deep": [1]})
+        await proc.ask("Go on?", choices=["yes"])
+    """
+    with owner(tmp_path, "build", work):
+        page = await console("default/build")
+        await expect(page.locator(".question.open")).to_be_visible()
+        unnamed = await page.evaluate(
+            """() => [...document.querySelectorAll("button, a, input, select, textarea")].filter((it) => !(
+              it.innerText?.trim() || it.ariaLabel || it.title || it.closest("label")?.innerText || it.labels?.length)).map((it) => it.outerHTML)"""
+        )
+        assert unnamed == []
+        met = set()
+        for _ in range(40):
+            await page.keyboard.press("Tab")
+            name, visible = await page.evaluate(
+                """() => { const it = document.activeElement, look = getComputedStyle(it), around = getComputedStyle(it.closest(".search") ?? it);
+                return [it.id || it.className || it.tagName, it === document.body || look.outlineStyle !== "none" || around.boxShadow !== "none"]; }"""
+            )
+            met.add(name)
+            assert visible, name
+        assert {"search", "compose", "scroller", "fold", "button choice"} <= met
+        assert await page.locator("[aria-live=polite]").count() >= 1
+
+
+async def test_a_laptop_that_was_closed_goes_on_where_it_was(console, browser, home, tmp_path):
+    """Its page is stopped; meanwhile the server is another one."""
+    with owner(tmp_path, "build", COUNTS.format(count=900, pause=0.02)):
+        page = await console("default/build", size=(900, 2400))
+        await expect(rows(page, re.compile("n: 30"))).not_to_have_count(0)
+        session = await browser.new_browser_cdp_session()
+        before = {each["id"] for each in (await session.send("SystemInfo.getProcessInfo"))["processInfo"]}
+        stopped = [each for each in before if is_renderer(each)]
+        for each in stopped:
+            os.kill(each, signal.SIGSTOP)
+        try:
+            (pid,) = servers_of(home)
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(
+                wait_for, lambda: servers_of(home) not in ([], [pid]), what="another nats-server"
+            )
+            await asyncio.sleep(3)  # for which its lid is closed
+        finally:
+            for each in stopped:
+                os.kill(each, signal.SIGCONT)
+        await expect(rows(page, "Completed")).to_be_visible()
+    shown = await page.evaluate(WALK, {"by": -0.7, "until": 1})
+    assert shown["said"] == []
+    assert shown["seen"] == list(range(1, 903))
+
+
+def is_renderer(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+async def test_a_credential_that_has_ended_says_when(console, tmp_path):
+    with owner(tmp_path, "build", TALKS):
+        page = await console("default/build", credential=await asyncio.to_thread(line, seconds=15))
+        await expect(page.locator(".link-state")).to_contain_text("ends in")
+        await expect(page.locator(".over-note")).to_contain_text("This link ended at")
+        await expect(page.locator(".connection")).to_have_text("over")

@@ -159,6 +159,7 @@ const KEYS: readonly (readonly [string, string])[] = [
   ["s", "send a message"],
   ["i", "interrupt, and say what to do instead"],
   ["p", "pause, or resume"],
+  ["t m r", "its timeline, its metrics, its replay"],
   ["1 – 9", "answer what it asks with that choice"],
   ["?", "this"],
 ];

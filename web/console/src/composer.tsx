@@ -27,7 +27,7 @@ const WHEN: readonly (readonly [When, string])[] = [
 /** Put the cursor into the box. */
 export function compose(what: Mode): void {
   mode.value = what;
-  requestAnimationFrame(() => document.querySelector<HTMLTextAreaElement>("#compose")?.focus());
+  document.querySelector<HTMLTextAreaElement>("#compose")?.focus(); // at once: the next key is meant for it
 }
 
 function draft(process: string, text: string): void {

@@ -6,6 +6,7 @@ import { compose } from "./composer.tsx";
 import { filter, fleet } from "./fleet.ts";
 import { branches, cursor } from "./fleet-view.tsx";
 import { current } from "./process-view.tsx";
+import { player } from "./replay-view.tsx";
 import { go, place } from "./route.ts";
 import { confirming } from "./verbs.tsx";
 
@@ -21,7 +22,7 @@ export function onKey(event: KeyboardEvent): void {
   const act = place.value.process ? (PROCESS[event.key] ?? digit(event.key)) : FLEET[event.key];
   const done = act ?? ANYWHERE[event.key];
   if (!done) return;
-  if (event.key === "Enter" && target.matches("button, a, [role=button]")) return; // it is meant for that
+  if (["Enter", " "].includes(event.key) && target.matches("button, a, [role=button]")) return; // it is meant for that
   event.preventDefault();
   done();
 }
@@ -75,6 +76,11 @@ function scroll(by: number): void {
   current?.scroller?.scrollBy({ top: by });
 }
 
+function page(by: number): void {
+  const scroller = current?.scroller;
+  scroller?.scrollBy({ top: by * scroller.clientHeight * 0.9 });
+}
+
 function toggle(): void {
   const { process } = place.value;
   const found = fleet.value.get(process);
@@ -104,4 +110,8 @@ const PROCESS: Readonly<Record<string, () => void>> = {
   s: () => compose("send"),
   i: () => compose("interrupt"),
   p: toggle,
+  t: () => go(place.value.process),
+  m: () => go(place.value.process, "metrics"),
+  r: () => go(place.value.process, "replay"),
+  " ": () => (player ? (player.playing.value ? player.pause() : player.play()) : page(1)),
 };

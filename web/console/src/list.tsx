@@ -1,19 +1,28 @@
 /** A long list of which only what is in sight is drawn; rows have the height that they turn out to have. */
 
 import { elementScroll, observeElementOffset, observeElementRect, Virtualizer } from "@tanstack/virtual-core";
+import type { Signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useCallback, useEffect, useLayoutEffect, useReducer, useRef } from "preact/hooks";
 
 import type { Row } from "./fold.ts";
-import type { Timeline } from "./timeline.ts";
 
 const NEAR = 3000; // pixels from an end of the window at which it is read on
 const END = 24; // pixels from the end that count as there
 const INTENT = 1500; // milliseconds after which a scroll is nobody's any more, but that of what grows or is let go
 const GESTURES = ["wheel", "touchmove", "keydown", "pointerdown", "pointerup"] as const;
 
+/** Rows to scroll through, which are read on as somebody comes near an end. */
+export interface Scrolled {
+  readonly rows: Signal<readonly Row[]>;
+  readonly following: Signal<boolean>;
+  follow(yes: boolean): void;
+  more(): void;
+  earlier(): Promise<void>;
+}
+
 interface Props {
-  readonly timeline: Timeline;
+  readonly timeline: Scrolled;
   readonly scroller: { current: HTMLDivElement | null };
   readonly children: (row: Row, before: Row | undefined) => ComponentChildren;
 }

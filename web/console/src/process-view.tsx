@@ -1,13 +1,16 @@
 /** One process: who it is, what it says, and what may be done. */
 
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import type { FunctionComponent } from "preact";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { ProcessHandle } from "natsproc";
 
 import { Composer } from "./composer.tsx";
 import { fleet, known, now } from "./fleet.ts";
 import type { Process } from "./fleet.ts";
 import { isObject } from "./fold.ts";
 import { LongList } from "./list.tsx";
-import { go } from "./route.ts";
+import { ReplayView } from "./replay-view.tsx";
+import { go, place } from "./route.ts";
 import { Progress, TimelineRow } from "./rows.tsx";
 import { me, mesh, phase } from "./session.ts";
 import { Shape } from "./shapes.tsx";
@@ -15,6 +18,13 @@ import { StateMark } from "./state-mark.tsx";
 import { Timeline } from "./timeline.ts";
 import { Tray, Verbs } from "./verbs.tsx";
 import { duration, plural, visible } from "./words.ts";
+
+/** The charts, which are fetched when somebody first looks at them. */
+function LateMetrics(props: { readonly handle: ProcessHandle; readonly name: string }) {
+  const [View, setView] = useState<FunctionComponent<typeof props> | null>(null);
+  useEffect(() => void import("./metrics-view.tsx").then((module) => setView(() => module.default)), []);
+  return View ? <View {...props} /> : <p class="empty">Reading…</p>;
+}
 
 /** The timeline that is looked at, for the keyboard. */
 export let current: { readonly timeline: Timeline; readonly scroller: HTMLDivElement | null } | null = null;
@@ -34,18 +44,27 @@ export function ProcessView({ name }: { readonly name: string }) {
     const last = timeline?.last?.run ?? 0;
     if (timeline && process && !process.ended && process.run > last && last) timeline.again();
   }, [timeline, process?.run, process?.ended, timeline?.standing.value]);
-  if (!timeline) return <main class="process" aria-busy="true" />;
+  const view = place.value.view;
+  if (!timeline || !found) return <main class="process" aria-busy="true" />;
   return (
     <main class="process" id="main">
-      <Header name={name} process={process} />
-      <Timed timeline={timeline} scroller={scroller} name={name} />
-      <Tray process={name} timeline={timeline} />
-      {process && phase.value !== "over" && <Composer process={process} />}
+      <Header name={name} process={process} timeline={timeline} />
+      {view === "replay" ? (
+        <ReplayView handle={timeline.handle} name={name} />
+      ) : view === "metrics" ? (
+        <LateMetrics handle={timeline.handle} name={name} />
+      ) : (
+        <>
+          <Timed timeline={timeline} scroller={scroller} name={name} />
+          <Tray process={name} timeline={timeline} />
+          {process && phase.value !== "over" && <Composer process={process} />}
+        </>
+      )}
     </main>
   );
 }
 
-function Header({ name, process }: { readonly name: string; readonly process: Process | undefined }) {
+function Header({ name, process, timeline }: { readonly name: string; readonly process: Process | undefined; readonly timeline: Timeline }) {
   const [namespace, id] = name.split("/");
   return (
     <header class="head">
@@ -62,7 +81,26 @@ function Header({ name, process }: { readonly name: string; readonly process: Pr
       </div>
       {process && <Verbs process={process} />}
       {process && <Facts process={process} />}
+      <Views name={name} process={process} timeline={timeline} />
     </header>
+  );
+}
+
+/** The faces of a process, where there is more than its timeline. */
+function Views({ name, process, timeline }: { readonly name: string; readonly process: Process | undefined; readonly timeline: Timeline }) {
+  const { view } = place.value;
+  const measured = view === "metrics" || timeline.rows.value.some((row) => row.kind === "event" && row.type === "metric");
+  const over = view === "replay" || !!process?.ended;
+  if (!measured && !over) return null;
+  const faces = [["", "Timeline"], ...(measured ? [["metrics", "Metrics"]] : []), ...(over ? [["replay", "Replay"]] : [])] as const;
+  return (
+    <div class="tabs views" role="group" aria-label="View">
+      {faces.map(([face, text]) => (
+        <button type="button" class="tab" key={face} aria-pressed={view === face} onClick={() => go(name, face)}>
+          {text}
+        </button>
+      ))}
+    </div>
   );
 }
 

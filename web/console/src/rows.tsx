@@ -1,6 +1,6 @@
 /** One row of a timeline: what was said, when, and by whom. */
 
-import { memo } from "preact/compat";
+import { Component } from "preact";
 
 import { deeds, words } from "./acting.ts";
 import { isObject } from "./fold.ts";
@@ -22,12 +22,19 @@ export interface RowProps {
 }
 
 /** A row on its grid: time, mark, what is said. */
-export const TimelineRow = memo(({ row, before, process }: RowProps) => {
-  if (row.kind === "line") return <OutputLine row={row} before={before} />;
-  if (row.kind === "text") return <StreamedText row={row} before={before} />;
-  if (row.kind === "notice") return <Noticed row={row} process={process} />;
-  return <Said row={row} before={before} process={process} />;
-});
+export class TimelineRow extends Component<RowProps> {
+  /** A row that is the same is not drawn again, unless a signal that it shows has changed. */
+  override shouldComponentUpdate({ row, before, process }: RowProps): boolean {
+    return row !== this.props.row || before?.time !== this.props.before?.time || process !== this.props.process;
+  }
+
+  override render({ row, before, process }: RowProps) {
+    if (row.kind === "line") return <OutputLine row={row} before={before} />;
+    if (row.kind === "text") return <StreamedText row={row} before={before} />;
+    if (row.kind === "notice") return <Noticed row={row} process={process} />;
+    return <Said row={row} before={before} process={process} />;
+  }
+}
 
 function When({ row, before }: { readonly row: Row; readonly before: Row | undefined }) {
   const time = clock(row.time);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import ssl
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,7 +52,7 @@ def serve_http(
     host, port = _place(listen)
     if (cert is None) != (key is None):
         raise exits.Usage("--cert and --key go together")
-    tls: dict[str, Any] = {"ssl_certfile": str(cert), "ssl_keyfile": str(key)} if cert else {}
+    tls = _tls(cert, key) if cert and key else {}
     if not tls and host not in ("127.0.0.1", "::1", "localhost"):
         exits.remark(
             f"what comes to {host} comes in the clear, tokens too: give --cert and --key, or a proxy"
@@ -101,6 +102,14 @@ async def _serve(
             await uvicorn.Server(settings).serve([listening])
         finally:
             await bearers.aclose()
+
+
+def _tls(cert: Path, key: Path) -> dict[str, Any]:
+    try:
+        ssl.create_default_context().load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise exits.Failure(f"cannot use the certificate in {cert} with {key}: {error}") from None
+    return {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
 
 
 def _place(listen: str) -> tuple[str, int]:

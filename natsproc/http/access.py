@@ -17,7 +17,7 @@ ANY: Final = "*"
 """In place of an id, or of a namespace, when the list is asked for."""
 
 Verdict: TypeAlias = Union[bool, str, Mesh, None]  # noqa: UP007  # `|` is evaluated, and mypy knows it as a value then
-"""False: no. None: we do not know who asks. True: yes. A text: yes, for the user of that name. A mesh: yes, and by that
+"""False: no. None, or an empty text: we do not know who asks. True: yes. A text: yes, for the user of that name. A mesh: yes, and by that
 connection, which has a credential of the user's own."""
 
 Authorize: TypeAlias = Callable[[Request, str, str, Right], Union[Verdict, Awaitable[Verdict]]]  # noqa: UP007
@@ -43,7 +43,7 @@ class Gate:
         """Who does it; None if the host says no. Raises: Problem (401), if it does not know who asks."""
         said = self._authorize(self._request, namespace, id, right)
         verdict = await said if inspect.isawaitable(said) else said
-        if verdict is None:
+        if verdict is None or verdict == "":
             raise Problem(
                 401,
                 "it is not known who asks: sign in, or send a token that is known here",

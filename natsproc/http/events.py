@@ -1,7 +1,7 @@
 """A process's events over HTTP: a tail, written as the client likes it, for as long as the client is there.
 
-The client's own speed is the only thing that drives it: what is not taken is not read, so a slow client costs this
-server a few events, and the process nothing.
+What is not taken is not kept for the client, but read from the log once it is asked for. So a slow one costs this server a
+few events, and the process nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .shared import Line, Shared, Stream, Wish
 
 CHUNK_BYTES = 64 * 1024  #: that are handed on before the client is waited for
 FIRST_SECONDS = (
-    5.0  #: after which a stream begins though nothing can be read; its status can then tell no more
+    5.0  #: after which a stream begins though nothing could be read; its status tells no more then
 )
 RETRY = (500, 2000)  #: milliseconds after which an EventSource comes back; not all of them at once
 

@@ -203,6 +203,7 @@ def test_what_is_said_of_wrong_options(home, tmp_path):
         (("--listen", "nonsense"), 2),
         (("--listen", "127.0.0.1:99999"), 2),
         (("--cert", "x.pem"), 2),
+        (("--cert", tmp_path / "short", "--key", tmp_path / "none"), 1),
         (("--token-file", tmp_path / "short"), 1),
     ):
         done = natsproc("serve-http", *arguments)

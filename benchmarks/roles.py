@@ -164,17 +164,18 @@ async def view(channel: Channel, peer: str, url: str, id: str) -> None:
 
 
 async def read(channel: Channel, peer: str, url: str, id: str, count: int, seconds: float) -> None:
-    """Read what is stored, all of it or for some seconds, and say how many events came behind the first one, and in what time."""
+    """Read what is stored, all of it or for some seconds; says how many events came behind the first tenth, in what time."""
     module, how = peer_of(peer)
     done = asyncio.Event()
     seen, first, last = 0, 0.0, 0.0
+    skipped = max(1, count // 10)
 
     def on(text: Text) -> None:
         nonlocal seen, first, last
         seen += 1
-        if not first:
+        if seen == skipped:
             first = time.perf_counter()
-        if not seen % 100 or seen >= count:
+        if first and (not seen % 100 or seen >= count):
             last = time.perf_counter()
             if seen >= count or last - first > seconds:
                 done.set()
@@ -184,7 +185,7 @@ async def read(channel: Channel, peer: str, url: str, id: str, count: int, secon
     await asyncio.wait([reading, waiting], return_when=asyncio.FIRST_COMPLETED)
     if reading.done():
         await reading
-    channel.say(count=seen - 1, seconds=max(last - first, 1e-6))
+    channel.say(count=seen - skipped, seconds=max(last - first, 1e-6))
     reading.cancel()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -129,16 +129,22 @@ class Pipe:
 
     async def publish(self, subject: str, payload: bytes, reply: str) -> None:
         """Send a message. Raises: TooLarge, Broken."""
-        size, limit = len(payload), self.connection.max_payload
-        if size > limit:
-            text = f"an event of {size} bytes on {subject}: the server takes {limit} in one message"
-            raise TooLarge(text, size=size, limit=limit)
-        if not self.connection.nc.is_connected:  # nats-py would keep it and send it late
-            raise Broken(NoServer(f"the connection to {self.connection.url} was lost"))
+        if len(payload) > (limit := self.connection.max_payload):
+            raise too_large(subject, payload, limit)
+        self._insist_on_connection()
         try:
             await self.connection.publish(subject, payload, reply=reply)
         except Error as error:
             raise Broken(error) from None
+
+    async def publish_all(self, messages: Sequence[tuple[str, bytes, str]]) -> None:
+        """Send subjects, payloads that are not too large, and replies, in order; not through a gate. Raises: Broken."""
+        self._insist_on_connection()
+        await self.connection.nc.publish_all(messages)
+
+    def _insist_on_connection(self) -> None:
+        if not self.connection.nc.is_connected:  # nats-py would keep it and send it late
+            raise Broken(NoServer(f"the connection to {self.connection.url} was lost"))
 
     async def rest(self, seconds: float | None, *, entries: bool = False) -> bool:
         """Sleep until an answer comes, somebody begins to wait or, with `entries`, there is one to send.
@@ -185,6 +191,13 @@ class Pipe:
             error = Error("it has no leader")  # an empty reply acknowledges nothing
         self._arrived.append((place, fields, error))
         self.wake.set()
+
+
+def too_large(subject: str, payload: bytes, limit: int) -> TooLarge:
+    """That a server takes no message of this size."""
+    size = len(payload)
+    text = f"an event of {size} bytes on {subject}: the server takes {limit} in one message"
+    return TooLarge(text, size=size, limit=limit)
 
 
 def _silence() -> TimedOut:
@@ -297,7 +310,7 @@ class Batch:
         if first is None:
             return
         async with self._pipe.connection.denials(first.lane.subject, self._pipe.tell):
-            await self._send(first, 0)
+            await self._begin(first)
             due = False
             while not self._over:
                 if self._flow and not self._closing:
@@ -313,18 +326,26 @@ class Batch:
     async def _fill(self) -> None:
         if self._sent == self._stored:
             self._since = self._clock()
+        messages: list[tuple[str, bytes, str]] = []
+        limit = self._pipe.connection.max_payload
         while not self._failure and self._room and (entry := self._pipe.take()):
-            await self._send(entry, 1)
+            subject, payload = entry.lane.subject, entry.payload
+            if len(payload) > limit:
+                self._fail(too_large(subject, payload, limit))
+                break
+            self._sent += 1
+            messages.append((subject, payload, f"{self._stem}.{self._sent}.1.$FI"))
+        if messages:
+            await self._pipe.publish_all(messages)
 
     @property
     def _room(self) -> bool:
         return self._sent < self._stored + 2 * self._flow
 
-    async def _send(self, entry: Entry, operation: int) -> None:
+    async def _begin(self, first: Entry) -> None:
         try:
-            reply = f"{self._stem}.{self._sent + 1}.{operation}.$FI"
-            await self._pipe.publish(entry.lane.subject, entry.payload, reply)
-            self._sent += 1
+            await self._pipe.publish(first.lane.subject, first.payload, f"{self._stem}.1.0.$FI")
+            self._sent = 1
         except TooLarge as error:
             self._fail(error)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from natsproc.errors import (
     AlreadyEnded,
@@ -30,6 +31,7 @@ from .spool import Spool
 from .writer import Writer
 
 MAX_TYPE = 64
+_kind = lru_cache(256)(encode)  # of few types there are many events
 _WIDEST = 10**19  # an offset, for measuring
 _HEADERS = 512  # what the server adds when it republishes an event, beside the subject twice
 
@@ -156,7 +158,7 @@ class EventLog:
         terminal: bool = False,
         copies: Sequence[list[bytes]] = (),
     ) -> int:
-        kind, body = encode(type), encode(data)
+        kind, body = _kind(type), encode(data)
         reason = None if cause is None else encode(cause)
         self._check_size(len(kind) + len(body) + len(reason or b""))
         if os.getpid() != self._pid:  # before the lock, which another thread may have held at the fork

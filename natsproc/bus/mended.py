@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from contextlib import suppress
 from typing import Any
 
@@ -54,6 +54,15 @@ class MendedClient(Client):
             await self._process_op_err(nats.errors.Error(f"nats: {err_msg}"))
         else:
             await super()._process_err(err_msg)
+
+    async def publish_all(self, messages: Sequence[tuple[str, bytes, str]]) -> None:
+        """Publish subjects, payloads and replies that are known to be fit, while connected: cheaper than one by one."""
+        parts: list[bytes] = []
+        for subject, payload, reply in messages:
+            parts += (f"PUB {subject} {reply} {len(payload)}\r\n".encode(), payload, b"\r\n")
+        await self._send_command(b"".join(parts))
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
 
     async def leave_session(self, waiting: Sized) -> None:
         """Have the server deliver nothing to this session but replies, and take what it has delivered before.

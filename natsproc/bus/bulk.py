@@ -75,7 +75,7 @@ class Bulk:
     async def __aenter__(self) -> Self:
         self._forget = self._connection.on_disconnect(lambda: self._fail("the connection was lost"))
         try:
-            self._subscription = await self._connection.subscribe(
+            self._subscription = await self._connection.nc.listen(
                 str(self._config["deliver_subject"]), self._take
             )
             body = {"stream_name": self._stream, "config": self._config}
@@ -140,7 +140,7 @@ class Bulk:
         self._failure = self._failure or why
         self._heard.set()
 
-    async def _take(self, msg: Msg) -> None:
+    def _take(self, msg: Msg) -> None:
         if self._done or self._failure:
             return
         # $JS.ACK.stream.consumer.deliveries.position.number.time.pending; the newer form has the domain and

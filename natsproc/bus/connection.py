@@ -138,7 +138,7 @@ class Connection:
             await self.close()
             raise
         for prefix in (client_inbox(self.sender), node_inbox(self.sender)):
-            await self.nc.subscribe(f"{prefix}.{self._token}.>", cb=self._on_reply)
+            await self.nc.listen(f"{prefix}.{self._token}.>", self._on_reply)
         self._renewal.start()
         return self
 
@@ -327,7 +327,7 @@ class Connection:
             if not self._denials[key]:
                 del self._denials[key]
 
-    async def _on_reply(self, msg: Msg) -> None:
+    def _on_reply(self, msg: Msg) -> None:
         token = msg.subject.rsplit(".", 1)[1]
         if tell := self._waiting.get(token):
             tell(msg)

@@ -77,7 +77,7 @@ class Pipe:
 
     async def open(self) -> None:
         """Subscribe for acknowledgements. Raises: Closed."""
-        self._subscription = await self.connection.subscribe(f"{self._prefix}>", self._on_reply)
+        self._subscription = await self.connection.nc.listen(f"{self._prefix}>", self._on_reply)
         lost = NoServer(f"the connection to {self.connection.url} was lost")
         self._forget = self.connection.on_disconnect(lambda: self.tell(lost))
 
@@ -175,7 +175,7 @@ class Pipe:
         arrived, self._arrived = self._arrived, []
         return arrived
 
-    async def _on_reply(self, msg: Msg) -> None:
+    def _on_reply(self, msg: Msg) -> None:
         attempt, _, place = msg.subject[len(self._prefix) :].partition(".")
         if attempt != self._attempt:
             return

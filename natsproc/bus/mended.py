@@ -10,6 +10,8 @@ from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.protocol import parser
 from nats.protocol.command import unsub_cmd
 
@@ -35,6 +37,24 @@ class MendedClient(Client):
     on_ended: Callable[[str], None] = staticmethod(lambda said: None)
     """Hears that the server has ended the session, because the credential has expired or was revoked."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._listening: dict[int, Callable[[Msg], object]] = {}
+
+    async def listen(self, subject: str, handler: Callable[[Msg], object]) -> Subscription:
+        """Subscribe; `handler`, which must not wait, is called as a message is read, without queue and task between."""
+        number = self._sid + 1
+        self._listening[number] = handler
+        try:
+            return await self.subscribe(subject)
+        except BaseException:
+            del self._listening[number]
+            raise
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self._listening.pop(sid, None)
+        super()._remove_sub(sid, max_msgs)
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and (wrong := self._wrong(info)):
             assert self._transport
@@ -42,10 +62,17 @@ class MendedClient(Client):
             raise nats.errors.Error(wrong)
         await super()._process_info(info, initial_connection)
 
-    async def _process_msg(self, *message: Any) -> None:
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Pass over what is not UTF-8, or has headers that are none: anybody may send that to anybody."""
         with suppress(UnicodeError, IndexError, ValueError):
-            await super()._process_msg(*message)
+            if handler := self._listening.get(sid):
+                msg = self._build_message(sid, subject, reply, data, await self._process_headers(headers))
+                try:
+                    handler(msg)
+                except Exception as error:
+                    await self._error_cb(error)
+            else:
+                await super()._process_msg(sid, subject, reply, data, headers)
 
     async def _process_err(self, err_msg: str) -> None:
         """Connect again with the credential of then, where nats-py would close for good."""

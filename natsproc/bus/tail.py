@@ -173,7 +173,7 @@ class _Tail:
         match action:
             case Subscribe():
                 if self._follow:
-                    self._subscription = await self._connection.subscribe(self._live, self._on_live)
+                    self._subscription = await self._connection.nc.listen(self._live, self._on_live)
             case Read(after):
                 await self._stop_reading()
                 self._reading = self._history.read(self._subject, after)
@@ -230,7 +230,7 @@ class _Tail:
                 continue
             self._apply(self._reader.live(position, previous, Entry.parse(msg.data)))
 
-    async def _on_live(self, msg: Msg) -> None:
+    def _on_live(self, msg: Msg) -> None:
         if self._overflowed:
             return
         self._queue.append(msg)

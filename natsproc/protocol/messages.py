@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
@@ -159,8 +159,7 @@ class Notice:
         return {"type": self.type, "data": self.data, "cursor": self.cursor}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One stored message on an events subject, before anyone decided whether it counts.
 
     A mark has offset 0. An entry that cannot be read as one of ours has epoch 0 and so never counts.

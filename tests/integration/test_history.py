@@ -199,9 +199,9 @@ async def test_an_entry_lost_on_the_way_is_never_skipped_in_silence(connection, 
     await log.emit(4000)
     take = Bulk._take
 
-    async def lossy(self, msg):
+    def lossy(self, msg):
         if f".{lost}." not in msg.reply:
-            await take(self, msg)
+            take(self, msg)
 
     monkeypatch.setattr(Bulk, "_take", lossy)
     found = []
@@ -215,9 +215,9 @@ async def test_an_entry_lost_on_the_way_is_never_skipped_in_silence(connection, 
 async def test_an_entry_lost_from_a_direct_get_is_never_skipped_in_silence(server, names, monkeypatch, lost):
     on_reply = Connection._on_reply
 
-    async def lossy(self, msg):
+    def lossy(self, msg):
         if lost not in msg.data:
-            await on_reply(self, msg)
+            on_reply(self, msg)
 
     monkeypatch.setattr(Connection, "_on_reply", lossy)
     connection = await Connection.open(Endpoint((server.url,), sender="tester"))

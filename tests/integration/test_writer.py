@@ -197,7 +197,7 @@ async def test_an_acknowledgement_above_what_was_sent_is_ignored(tmp_path, refus
             for answer in answers:
                 data = answer.replace(b"%s", pipe._attempt.encode())
                 subject = f"{pipe._prefix}{pipe._attempt}.{place}"
-                await pipe._on_reply(SimpleNamespace(subject=subject, data=data, headers=None))
+                pipe._on_reply(SimpleNamespace(subject=subject, data=data, headers=None))
                 await asyncio.sleep(0.05)
             assert lane.stored_to == 1
             server.thaw()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import pytest
 from crashing import crashing
-from meshes import appears, events, until
+from meshes import appears, until
 from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.messages import (
@@ -18,56 +17,13 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import DeltaToolCall, FunctionModel
 from pydantic_ai.models.test import TestModel
+from talking import ALLOW, ended, has, of, shown, talking, text
 
-import natsproc
 from natsproc.agents.pydantic_ai import converse
 
-ALLOW = ("idle", "next", "now")
 
-
-@asynccontextmanager
-async def conversing(mesh, agent, id, **options):
-    """Yields what waits in its mailbox, as a function."""
-    owner = []
-
-    async def chat(proc):
-        owner.append(proc)
-        await converse(proc, agent, **options)
-
-    chat = natsproc.process(kind="chat", allow=ALLOW)(chat)
-    task = asyncio.create_task(mesh.run(chat, id=id))
-    try:
-        yield lambda: owner[0]._mailbox.waiting
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled() and (error := task.exception()):
-            raise error
-
-
-async def shown(handle, condition):
-    """What the log has, once that is true of it."""
-
-    async def found():
-        seen = await events(handle, follow=False, run="all")
-        return seen if condition(seen) else None
-
-    return await until(found)
-
-
-def of(seen, *types):
-    return [e for e in seen if e.type in types]
-
-
-def ended(count):
-    return lambda seen: (
-        len(of(seen, "turn_ended")) >= count
-        and of(seen, "checkpointed")[-1].offset > of(seen, "turn_ended")[-1].offset
-    )
-
-
-def text(seen):
-    return "".join(e.data["text"] for e in of(seen, "token"))
+def conversing(mesh, agent, id):
+    return talking(mesh, lambda proc: converse(proc, agent), id)
 
 
 def parts(messages):
@@ -226,10 +182,6 @@ async def test_double_texting_follows_when(mesh, viewer):
             [*began, ("text", "steered"), ("user", "for later"), ("text", "later "), ("user", "stop")],
         ]
         assert [e.data["status"] for e in of(seen, "turn_ended")] == ["completed", "interrupted", "completed"]
-
-
-async def has(waiting, count):
-    return len(waiting()) == count
 
 
 async def test_what_comes_in_while_the_last_answer_is_given_is_answered_in_the_same_turn(mesh, viewer):

@@ -211,35 +211,29 @@ async def test_stop_among_tools_keeps_the_results_that_were_seen(mesh, viewer):
 
 
 async def test_double_texting_follows_when(mesh, viewer):
-    going, go = asyncio.Event(), asyncio.Event()
+    go = asyncio.Event()
 
-    @tool
-    async def wait() -> str:
-        """Wait."""
-        going.set()
+    async def looks():
+        yield "let me see"
         await go.wait()
-        return "waited"
+        yield [call("weather", '{"city": "Rome"}')]
 
-    model = Scripted(
-        scripts=[
-            says([call("wait")]),
-            says("steered"),
-            says("later ", then=asyncio.Event()),
-            says("now this"),
-        ]
-    )
-    async with conversing(mesh, built(model, [wait]), "lg-texted") as waiting:
+    model = Scripted(scripts=[looks, says("steered"), says("later ", then=asyncio.Event()), says("now this")])
+    async with conversing(mesh, built(model, [weather]), "lg-texted") as waiting:
         handle = await appears(viewer, "lg-texted")
         await handle.send("begin")
-        await asyncio.wait_for(going.wait(), 20)
+        await shown(handle, text)
         await mesh.process("lg-texted").send("for later", when="idle")
         await handle.send("by the way", when="next")
         await until(lambda: has(waiting, 2))
-        go.set()
+        go.set()  # it calls a tool next, and no message comes between that and its result
         await shown(handle, lambda seen: "later" in text(seen))
         await handle.send("stop", when="now")
         seen = await shown(handle, ended(3))
-        began = [("human", "begin"), ("call", "wait"), ("tool", "waited"), ("human", "by the way")]
+        began = [
+            ("human", "begin"), ("ai", "let me see"), ("call", "weather"), ("tool", "clear in Rome"),
+            ("human", "by the way"),
+        ]  # fmt: skip
         later = [*began, ("ai", "steered"), ("human", "for later")]
         assert model.requests[1:] == [began, later, [*later, ("ai", "later "), ("human", "stop")]]
         assert [e.data["status"] for e in of(seen, "turn_ended")] == ["completed", "interrupted", "completed"]

@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 
 from pydantic_core import to_jsonable_python
 
-from natsproc.errors import Error, Interrupted
+from natsproc.errors import AlreadyEnded, Closed, Interrupted, OwnershipLost
 from natsproc.owner import Process
 from natsproc.protocol.messages import Json, Message, encode
 from natsproc.streamed import TextStream
@@ -29,11 +29,15 @@ def text_of(data: Json) -> str:
     return said if isinstance(said, str) else encode(said).decode()
 
 
+def plain(value: Any) -> Json:
+    """A value as JSON, with text for what is none."""
+    return to_jsonable_python(value, fallback=str, inf_nan_mode="strings")
+
+
 def shown(value: Any) -> Json:
-    """A value as the log has it: its JSON, with text for what is none, cut if it is long."""
-    plain = to_jsonable_python(value, fallback=str, inf_nan_mode="strings")
-    written = encode(plain)
-    return plain if len(written) <= SHOWN else written[:SHOWN].decode(errors="ignore") + " …"
+    """A value as the log has it: its JSON, cut if it is long."""
+    written = encode(plain(value))
+    return plain(value) if len(written) <= SHOWN else written[:SHOWN].decode(errors="ignore") + " …"
 
 
 async def show_call(proc: Process, id: str, name: str, arguments: Any) -> None:
@@ -99,7 +103,7 @@ class Conversation(ABC):
         """Be as it was when that was saved."""
 
     async def run(self) -> NoReturn:
-        """Converse for ever. Raises: natsproc's errors; what a framework raises only fails the turn."""
+        """Converse for ever. Raises: OwnershipLost, AlreadyEnded, Closed; whatever else is raised fails the turn alone."""
         asked = await self._begin()
         again = asked is not None
         while True:
@@ -127,13 +131,13 @@ class Conversation(ABC):
         try:
             async with turn:
                 reply = await self.answer(turn, asked, again=again)
-                await self.proc.reply(asked, shown(reply))
+                await self.proc.reply(asked, plain(reply))
         except Interrupted as stop:
             await self.stopped(await turn.partial())
             if stop.received is not None or stop.message is None:
                 return stop.received  # type: ignore[no-any-return]
             return Message(stop.command, stop.sender, stop.message, user=stop.user)
-        except Error:
+        except (OwnershipLost, AlreadyEnded, Closed):
             raise
         except Exception:
             logger.exception("turn %s of %s failed", turn.number, self.proc.address)

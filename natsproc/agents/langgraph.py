@@ -43,7 +43,7 @@ async def converse(
     while no tool is called: the graph begins anew with it and with all that its state has by then.
 
     The thread stays with the graph's own checkpointer, and a successor goes on from there. What the graph raises fails
-    the turn, and the conversation goes on. Raises: ValueError without a checkpointer; natsproc's errors.
+    the turn, and the conversation goes on. Raises: ValueError without a checkpointer; OwnershipLost, Closed.
     """
     if graph.checkpointer is None:
         raise ValueError("the graph has nothing to keep the conversation: builder.compile(checkpointer=…)")
@@ -90,10 +90,12 @@ class GraphConversation(Conversation):
             steps += 1
             if self._limit and steps >= self._limit and snapshot.next:
                 raise GraphRecursionError(f"after {steps} steps it has not ended: see recursion_limit")
-            if snapshot.interrupts or open_calls(self._messages(snapshot)):
+            said = self._messages(snapshot)
+            if snapshot.interrupts or open_calls(said):
                 await self.proc.check()
             elif more := await turn.boundary():
-                payload = self._input(*map(human_of, more))
+                known = {message.id for message in said}
+                payload = self._input(*(new for new in map(human_of, more) if new.id not in known))
         last = self._messages(snapshot)[-1:]
         return last[0].text if last and isinstance(last[0], AIMessage) else None
 
@@ -110,11 +112,11 @@ class GraphConversation(Conversation):
             await heard.rest(voices, self._messages(snapshot))
         return snapshot
 
-    def _input(self, *said: HumanMessage) -> dict[str, Any]:
+    def _input(self, *said: HumanMessage) -> dict[str, Any] | None:
         assert self._heard is not None
         for message in said:
             self._heard.said[message.id] = message
-        return {self._key: list(said)}
+        return {self._key: list(said)} if said else None
 
     async def _ask(self, interrupts: Sequence[Interrupt[Any]]) -> Command[Any]:
         """Ask people what nodes ask; the same questions under whichever owner."""

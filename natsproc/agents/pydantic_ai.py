@@ -54,7 +54,7 @@ async def converse(proc: Process, agent: AbstractAgent[Any, Any], **options: Any
     comes in before the next request to the model. A tool that needs approval asks a person. The history is the state of
     the process, saved with every answer and around every use of tools, so that a successor goes on there.
 
-    What the framework raises fails the turn, and the conversation goes on. Raises: natsproc's errors.
+    What the framework raises fails the turn, and the conversation goes on. Raises: OwnershipLost, Closed.
     """
     await AgentConversation(proc, agent, options).run()
 

@@ -11,11 +11,12 @@ from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.messages import (
     TextPart,
+    ThinkingPart,
     ToolCallPart,
     ToolReturnPart,
     UserPromptPart,
 )
-from pydantic_ai.models.function import DeltaToolCall, FunctionModel
+from pydantic_ai.models.function import DeltaThinkingPart, DeltaToolCall, FunctionModel
 from pydantic_ai.models.test import TestModel
 from talking import ALLOW, ended, has, of, shown, talking, text
 
@@ -36,6 +37,8 @@ def parts(messages):
                     said.append(("user", content))
                 case TextPart(content=content):
                     said.append(("text", content))
+                case ThinkingPart(content=content):
+                    said.append(("thinking", content))
                 case ToolCallPart(tool_name=name):
                     said.append(("call", name))
                 case ToolReturnPart(tool_name=name, content=content):
@@ -117,6 +120,23 @@ async def test_stop_keeps_what_was_seen_and_the_next_turn_goes_on_from_there(mes
         assert [e.data["status"] for e in of(seen, "turn_ended")] == ["interrupted", "completed"]
         assert script.requests[1] == [("user", "count"), ("text", "one two "), ("user", "go on")]
         assert [e.data["text"] for e in of(seen, "text")] == ["one two ", "three"]
+
+
+async def test_what_it_thinks_is_a_stream_of_its_own_and_is_remembered_when_it_is_stopped(mesh, viewer):
+    async def thinks():
+        yield {0: DeltaThinkingPart(content="hm")}
+        yield "so "
+        await asyncio.Event().wait()
+
+    script = Scripted(thinks, says("ok"))
+    async with conversing(mesh, Agent(script.model), "thinker"):
+        handle = await appears(viewer, "thinker")
+        await handle.send("a")
+        seen = await shown(handle, lambda seen: "so" in text(seen))
+        assert [e.data["stream"] for e in of(seen, "token")] == ["thinking", "answer"]
+        await handle.interrupt("b")
+        await shown(handle, ended(2))
+        assert script.requests[1] == [("user", "a"), ("thinking", "hm"), ("text", "so "), ("user", "b")]
 
 
 async def test_what_the_framework_had_and_nobody_saw_is_not_in_the_history(mesh, viewer):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from datetime import date
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natsproc.agents.conversing import SHOWN, shown, text_of
@@ -23,7 +23,8 @@ def test_what_is_no_json_is_shown_as_text():
     assert shown({"day": date(2026, 1, 2), "what": ValueError("odd")}) == {"day": "2026-01-02", "what": "odd"}
 
 
-@given(st.text(min_size=8, max_size=9).map(lambda text: text * SHOWN))
+@settings(max_examples=20, deadline=None)
+@given(st.text(min_size=8, max_size=9).map(lambda text: text * (SHOWN // 4)))
 def test_what_is_long_is_cut_and_never_within_a_character(value):
     text = shown([value])
     assert isinstance(text, str)

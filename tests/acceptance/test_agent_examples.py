@@ -36,11 +36,11 @@ async def test_an_example_is_redirected_and_asks_before_it_writes(server, tmp_pa
             )
             await shown(handle, text)
             assert (await handle.interrupt("coffee")).applied
-            asked = await handle.send("note: buy milk", when="next")
+            asked = await handle.send("note: buy milk")
             await shown(handle, lambda seen: of(seen, "asked"))
             assert (await handle.answer("yes")).applied
             seen = await shown(handle, lambda seen: "milk" in text(seen))
-            assert [e.data["status"] for e in of(seen, "turn_ended")][0] == "interrupted"
+            assert of(seen, "turn_ended")[0].data["status"] == "interrupted"
             assert of(seen, "tool_result")[0].data["result"] == "noted: buy milk"
             assert "After 3 messages you tell me: coffee" in text(seen)
             assert asked.id in [e.data["message"] for e in of(seen, "received")]

@@ -10,7 +10,7 @@ from webclient import AI_SDK, REACT, built, in_package, installed, npm
 
 PACKAGES = {
     REACT: {"index", "mesh", "process", "processes", "following", "texts", "store", "verbs"},
-    AI_SDK: {"index", "transport", "turn", "running", "history"},
+    AI_SDK: {"index", "transport", "turn", "running", "history", "http"},
 }
 pytestmark = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,10 @@ from harness import free_port, wait_for
 from homes import a_home, servers_of
 from owners import owner
 from playwright.async_api import Browser, Locator, Page, Route, expect
+from serving import serving
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 from webclient import AI_SDK, REACT, pages_of
 
 import natsproc as sdk
@@ -103,7 +108,7 @@ class Site:
             await route.fulfill(body=file.read_bytes(), content_type=TYPES[file.suffix])
 
         await page.route(f"{self._origin}/**", answer)
-        await page.goto(f"{self._origin}/{place}")
+        await page.goto(place if "://" in place else f"{self._origin}/{place}")
         return page
 
     async def close(self, name: str) -> None:
@@ -326,3 +331,34 @@ async def test_strict_mode_stops_nothing(site: Site, home: Home, tmp_path: Path)
         await expect(answers(page)).to_have_text(numbers(200).strip())
         await ready(page)
     assert await log_of("agent", "interrupted") == []
+
+
+@contextlib.contextmanager
+def replica() -> Iterator[str]:
+    """One of several back ends, with the page and the processes."""
+    processes = sdk.asgi(sdk.connect(), authorize=lambda *_: "ben")
+    page = StaticFiles(directory=pages_of(AI_SDK), html=True)
+    with serving(Starlette(routes=[Mount("/proc", processes), Mount("/", page)])) as url:
+        yield f"{url}/#http"
+
+
+async def test_over_http_a_stop_through_another_replica_ends_the_turn(
+    site: Site, home: Home, tmp_path: Path
+) -> None:
+    with owner(tmp_path, "agent", AGENT), replica() as one, replica() as other:
+        first = await site.open(AI_SDK, one)
+        await say(first, "ask 100")
+        await expect(answers(first)).to_contain_text("0 1 2 3")
+        await asyncio.to_thread(kill_server, home)
+        second = await site.open(AI_SDK, other)
+        await second.get_by_role("button", name="yes").click()
+        await ready(first)
+        await expect(answers(first)).to_have_text(numbers(100) + "Deploy? yes, says benIt is yes")
+        await say(first, "count 100000")
+        await expect(answers(first).nth(1)).to_contain_text("0 1 2 3")
+        await second.reload()
+        await expect(answers(second).nth(1)).to_contain_text("0 1 2 3")
+        await second.get_by_role("button", name="Stop").click()
+        await ready(first)
+        (kept,) = await log_of("agent", "kept")
+        assert await answers(first).nth(1).text_content() == kept["text"]

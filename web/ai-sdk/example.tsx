@@ -1,19 +1,17 @@
 import { Chat, useChat } from "@ai-sdk/react";
 import { loadMessages, ProcessChatTransport } from "@natsproc/ai-sdk";
-import type { Question } from "@natsproc/ai-sdk";
+import type { ChatProcess, Question } from "@natsproc/ai-sdk";
 import type { UIMessage } from "ai";
-import type { Mesh, ProcessHandle } from "natsproc";
 import { useState } from "react";
 
 type Message = UIMessage<unknown, { question: Question }>;
 
-/** A chat of its own, outside of components: who leaves the page and comes back finds it going on. */
-export async function chatWith(mesh: Mesh, id: string): Promise<Chat<Message>> {
-  const process = mesh.process(id);
+/** With `mesh.process("agent")`, or `processAt("/proc/agent")`. The chat is outside of components: who leaves them and comes back finds it going on. */
+export async function chatWith(process: ChatProcess, id: string): Promise<Chat<Message>> {
   return new Chat<Message>({ id, messages: await loadMessages(process), transport: new ProcessChatTransport({ process }) });
 }
 
-export function Conversation({ chat, process }: { chat: Chat<Message>; process: ProcessHandle }) {
+export function Conversation({ chat, process }: { chat: Chat<Message>; process: ChatProcess }) {
   const { messages, sendMessage, status, stop, error } = useChat({ chat, resume: true });
   const [text, setText] = useState("");
   return (
@@ -44,7 +42,7 @@ export function Conversation({ chat, process }: { chat: Chat<Message>; process: 
   );
 }
 
-function Asked({ ask, question, choices = ["yes", "no"], open, answer, by, process }: Question & { process: ProcessHandle }) {
+function Asked({ ask, question, choices = ["yes", "no"], open, answer, by, process }: Question & { process: ChatProcess }) {
   if (!open) return <p>{`${question} ${answer}, says ${by}`}</p>;
   return (
     <p>

@@ -1,15 +1,21 @@
 /** What `useChat` speaks through: messages go into the process's inbox, answers come out of its log. */
 
 import type { ChatRequestOptions, ChatTransport, UIMessage } from "ai";
-import type { Json, ProcessEvent, ProcessHandle, Receipt, Tail, TailOptions, When } from "natsproc";
+import type { Item, Json, ProcessEvent, ProcessHandle, Receipt, TailOptions, When } from "natsproc";
 
 import { runningTurn } from "./running.js";
 import { Turn } from "./turn.js";
 import type { Chunk, TurnOptions } from "./turn.js";
 
+/** What is needed of a `Tail`. */
+export interface ChatTail extends AsyncIterable<Item> {
+  next(): Promise<IteratorResult<Item, undefined>>;
+  return(): Promise<unknown>;
+}
+
 /** What is needed of a `ProcessHandle`. */
-export interface ChatProcess extends Pick<ProcessHandle, "interrupt"> {
-  tail(options: TailOptions): Pick<Tail, "next" | "return" | typeof Symbol.asyncIterator>;
+export interface ChatProcess extends Pick<ProcessHandle, "interrupt" | "answer"> {
+  tail(options: TailOptions): ChatTail;
   send(data: Json, options: { readonly id?: string; readonly when?: When }): Promise<{ readonly duplicate: boolean }>;
 }
 
@@ -23,7 +29,7 @@ export interface Sending<M extends UIMessage> extends ChatRequestOptions {
 }
 
 export interface ProcessChatTransportOptions<M extends UIMessage> extends Pick<TurnOptions, "chunks"> {
-  /** who answers: `mesh.process(id)`, or a function that knows for each chat */
+  /** who answers: `mesh.process(id)` or `processAt(url)`, or a function that knows for each chat */
   readonly process: ChatProcess | ((chatId: string) => ChatProcess | Promise<ChatProcess>);
   /** what is left in its inbox; unless said the text, or with files `{text, files}`, and `regenerate` where that is wanted */
   readonly data?: (sending: Sending<M>) => Json;
@@ -91,7 +97,7 @@ export class ProcessChatTransport<M extends UIMessage = UIMessage> implements Ch
     return typeof process === "function" ? process(chatId) : process;
   }
 
-  #stream(process: ChatProcess, turn: Turn, tail: ReturnType<ChatProcess["tail"]>, first: Chunk[], signal: AbortSignal | undefined, stops: () => boolean): ReadableStream<Chunk> {
+  #stream(process: ChatProcess, turn: Turn, tail: ChatTail, first: Chunk[], signal: AbortSignal | undefined, stops: () => boolean): ReadableStream<Chunk> {
     const end = (): void => {
       this.#inFlight.delete(turn.message ?? "");
       signal?.removeEventListener("abort", abort);
@@ -134,7 +140,7 @@ export class ProcessChatTransport<M extends UIMessage = UIMessage> implements Ch
   }
 
   /** End the turn, and no other one; one that has not begun yet, once it does. */
-  async #stop(process: ChatProcess, turn: Turn, tail: ReturnType<ChatProcess["tail"]>): Promise<void> {
+  async #stop(process: ChatProcess, turn: Turn, tail: ChatTail): Promise<void> {
     if (this.options.onAbort === "leave") return;
     const { onStopped = warn } = this.options;
     try {
@@ -170,7 +176,7 @@ function usual<M extends UIMessage>({ message, trigger }: Sending<M>): Json {
 }
 
 /** Read to the end of what is stored, which is nothing where a tail begins there. Throws: as a tail does. */
-async function caughtUp(tail: ReturnType<ChatProcess["tail"]>): Promise<void> {
+async function caughtUp(tail: ChatTail): Promise<void> {
   for (;;) {
     const { done, value } = await tail.next();
     if (done || value.type === "caught_up") return;

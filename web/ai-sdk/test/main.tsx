@@ -1,8 +1,8 @@
-/** Pages for the tests: the README's example, or behind `#inner` a chat that is its component's own. */
+/** Pages for the tests: the README's example, over HTTP behind `#http`, and behind `#inner` a chat that is its component's own. */
 
 import { useChat } from "@ai-sdk/react";
 import type { UIMessage } from "ai";
-import { ProcessChatTransport } from "@natsproc/ai-sdk";
+import { processAt, ProcessChatTransport } from "@natsproc/ai-sdk";
 import { connect } from "natsproc";
 import { StrictMode } from "react";
 import type { ReactNode } from "react";
@@ -10,8 +10,8 @@ import { createRoot } from "react-dom/client";
 
 import { chatWith, Conversation } from "../example";
 
-const mesh = await connect({ credentials: async () => (await fetch("/grant")).text() });
-const process = mesh.process("agent");
+const onMesh = async () => (await connect({ credentials: async () => (await fetch("/grant")).text() })).process("agent");
+const process = location.hash === "#http" ? processAt("/proc/agent") : await onMesh();
 const transport = new ProcessChatTransport({ process });
 
 function Inner() {
@@ -25,5 +25,5 @@ function Inner() {
   );
 }
 
-const page = async (): Promise<ReactNode> => (location.hash === "#inner" ? <Inner /> : <Conversation chat={await chatWith(mesh, "agent")} process={process} />);
+const page = async (): Promise<ReactNode> => (location.hash === "#inner" ? <Inner /> : <Conversation chat={await chatWith(process, "agent")} process={process} />);
 createRoot(document.querySelector("main")!).render(<StrictMode>{await page()}</StrictMode>);

@@ -17,6 +17,7 @@ import pytest_asyncio
 from harness import ROOT, wait_for
 from homes import a_home
 from playwright.async_api import Browser, Page, async_playwright
+from webclient import ASSETS, CONSOLE, bundled
 
 import natsproc as sdk
 from natsproc.server import embedded
@@ -47,6 +48,13 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
+@pytest.fixture(scope="session")
+def shipped() -> None:
+    """What is served is what is committed, but where its sources were broken on purpose."""
+    if os.environ.get("NATSPROC_MUTANT"):
+        bundled(CONSOLE, ASSETS / "console")
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     with a_home(tmp_path / "home", monkeypatch) as home:
@@ -74,7 +82,9 @@ def address_of(home: Home) -> str:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def console(browser: Browser, home: Home, request: pytest.FixtureRequest) -> AsyncIterator[Opener]:
+async def console(
+    browser: Browser, shipped: None, home: Home, request: pytest.FixtureRequest
+) -> AsyncIterator[Opener]:
     """Opens the console: `await console(place, credential=…, size=…)`. At the end each page must have behaved."""
     pages: list[tuple[Page, list[str]]] = []
     base = address_of(home)

@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { said } from "./acting.ts";
+import { said, say } from "./acting.ts";
 import { now, waiting } from "./fleet.ts";
 import { FleetView, Search, Sidebar } from "./fleet-view.tsx";
 import { parsePasted } from "./fragment.ts";
@@ -16,13 +16,23 @@ import { duration } from "./words.ts";
 
 export const helping = signal(false);
 
+const announced = new Set<string>();
+
+/** Say once that somebody is waited for. */
+function announce(key: string, text: string): void {
+  if (announced.has(key)) return;
+  announced.add(key);
+  say(text);
+}
+
 export function App() {
   const { process } = place.value;
   const inside = phase.value !== "none";
   useEffect(() => {
     const asking = waiting.value.length ? `(${waiting.value.length}) ` : "";
+    for (const each of waiting.value) for (const ask of each.asks) announce(`${each.key} ${ask.ask}`, `${each.id} asks: ${ask.question}`);
     document.title = `${asking}${process ? `${process.replace(/^default\//, "")} · ` : ""}natsproc`;
-  }, [process, waiting.value.length]);
+  }, [process, waiting.value]);
   return (
     <div class={`app${process ? " on-process" : ""}`}>
       <a class="skip" href="#main" onClick={(event) => (event.preventDefault(), document.querySelector<HTMLElement>(".scroller, #main a, #main button")?.focus())}>

@@ -10,6 +10,7 @@ import { end, mesh, phase } from "./session.ts";
 
 const REFRESH = 4000; // milliseconds
 const SETTLE = 250;
+const GATHER = 30;
 
 export interface Process extends Member {
   readonly run: number;
@@ -23,6 +24,8 @@ export interface Process extends Member {
   readonly heard: number;
   /** RFC 3339: since when nobody owns it; empty if somebody does, or that is not known */
   readonly goneSince: string;
+  /** of the record */
+  readonly updated: string;
 }
 
 export const fleet = signal<ReadonlyMap<string, Process>>(new Map());
@@ -72,9 +75,14 @@ async function follow(found: Mesh, signal: AbortSignal): Promise<void> {
   document.addEventListener("visibilitychange", look);
   const forget = found.on("up", () => soon(0, true));
   void read(true);
+  const changed = gathered<ProcessRecord>((records) => {
+    const next = new Map(fleet.value);
+    for (const record of records) next.set(keyOf(record), member(record, next.get(keyOf(record))));
+    fleet.value = next;
+  });
   try {
-    for await (const { address, record } of found.watch({ namespace: "*", signal })) {
-      if (record) put(member(record, fleet.value.get(`${address.namespace}/${address.id}`)));
+    for await (const { record } of found.watch({ namespace: "*", signal })) {
+      if (record) changed(record);
       else soon(SETTLE, true);
     }
   } catch (error) {
@@ -86,8 +94,21 @@ async function follow(found: Mesh, signal: AbortSignal): Promise<void> {
   }
 }
 
-function put(one: Process): void {
-  fleet.value = new Map(fleet.value).set(one.key, one);
+/** Calls `take` with what came within a moment, all at once. */
+function gathered<T>(take: (items: readonly T[]) => void): (item: T) => void {
+  let items: T[] = [];
+  return (item) => {
+    if (items.push(item) > 1) return;
+    setTimeout(() => {
+      const some = items;
+      items = [];
+      take(some);
+    }, GATHER);
+  };
+}
+
+function keyOf({ address }: ProcessRecord): string {
+  return `${address.namespace}/${address.id}`;
 }
 
 /** What was listed is all there is, of what lives at least. */
@@ -95,7 +116,7 @@ function take(infos: readonly ProcessInfo[], ended: boolean): void {
   const next = new Map<string, Process>();
   if (!ended) for (const one of fleet.value.values()) if (one.ended) next.set(one.key, one);
   for (const info of infos) {
-    const one = member(info, fleet.value.get(`${info.address.namespace}/${info.address.id}`));
+    const one = member(info, fleet.value.get(keyOf(info)));
     next.set(one.key, one);
   }
   fleet.value = next;
@@ -103,11 +124,14 @@ function take(infos: readonly ProcessInfo[], ended: boolean): void {
 }
 
 function member(record: ProcessRecord & Partial<ProcessInfo>, before?: Process): Process {
-  const { address, kind, node, state, started, ended, labels, parent, title, run, epoch, pty, allow, code, asks, viewers = {} } = record;
+  const { address, kind, node, started, updated, ended, labels, parent, title, run, epoch, pty, allow, code, asks, viewers = {} } = record;
   const { namespace, id } = address;
+  // a record as such does not say that its owner is gone
+  const stillGone = record.gone === undefined && before?.state === "unreachable" && before.updated === updated;
+  const state = stillGone ? before.state : record.state;
   const heard = record.quiet === undefined ? (before?.heard ?? 0) : record.quiet === null ? 0 : Date.now() - record.quiet * 1000;
   return {
     ...{ key: `${namespace}/${id}`, namespace, id, kind, node, state, started, ended, labels, parent, title },
-    ...{ run, epoch, pty, allow, code, asks, viewers, heard, goneSince: record.gone?.since ?? "" },
+    ...{ run, epoch, pty, allow, code, asks, viewers, heard, updated, goneSince: stillGone ? before.goneSince : (record.gone?.since ?? "") },
   };
 }

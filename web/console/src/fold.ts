@@ -107,7 +107,10 @@ export class Fold {
   #notice(item: Item): void {
     const { type, data } = item;
     if (type === "caught_up" || (type === "ended" && this.#last?.type === "exited")) return;
-    if (type === "gap") this.#gapTo = Math.max(this.#gapTo, data?.to ?? 0);
+    if (type === "gap") {
+      if (data?.to <= this.#gapTo) return;
+      this.#gapTo = data?.to ?? 0;
+    }
     if (type === "takeover") {
       if (!this.#epoch || data?.epoch <= this.#epoch) return;
       this.#epoch = data.epoch;

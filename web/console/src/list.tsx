@@ -56,6 +56,12 @@ export function LongList({ timeline, scroller, children }: Props) {
   list.setOptions(options);
 
   useLayoutEffect(() => list._didMount(), []);
+  if (list.itemSizeCache.size > 4 * rows.length + 4000) {
+    // heights of rows that were let go
+    const there = new Set(rows.map((row) => row.key));
+    for (const key of list.itemSizeCache.keys()) if (!there.has(key as string)) list.itemSizeCache.delete(key);
+  }
+
   const top = useRef(0); // where it stood when we last looked
   const touched = useRef(0); // when somebody last did what may scroll
   useLayoutEffect(() => {

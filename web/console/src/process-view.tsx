@@ -76,7 +76,13 @@ function Header({ name, process, timeline }: { readonly name: string; readonly p
           {namespace !== "default" && <span class="space">{namespace}/</span>}
           {id}
         </h1>
-        {process ? <StateMark state={process.state} /> : known.value && <span class="soft">nothing of it is known here</span>}
+        {process ? (
+          <span role="status">
+            <StateMark state={process.state} />
+          </span>
+        ) : (
+          known.value && <span class="soft">nothing of it is known here</span>
+        )}
         {process && <Viewers process={process} />}
       </div>
       {process && <Verbs process={process} />}
@@ -161,7 +167,7 @@ function Timed({ timeline, scroller, name }: { readonly timeline: Timeline; read
           {(row, before) => <TimelineRow row={row} before={before} process={name} />}
         </LongList>
         {!rows.value.length && standing.value !== "reading" && !trouble.value && <p class="empty">It has said nothing yet.</p>}
-        {trouble.value && (
+        {trouble.value && phase.value !== "over" && (
           <p class="empty tone-bad" role="alert">
             {trouble.value}
           </p>

@@ -235,7 +235,7 @@ const SAYINGS: Readonly<Record<string, (data: Record<string, any>, row: EventRow
           <b>{word[0]!.toUpperCase() + word.slice(1)}</b>
           {(data.code ? true : false) && <span class="soft">, exit code {brief(data.code)}</span>}
           {data.signal && <span class="soft"> by signal {brief(data.signal)}</span>}
-          {data.error && <pre class="error">{visible(String(data.error).slice(0, 4000))}</pre>}
+          {data.error && data.error !== data.status && <pre class="error">{visible(String(data.error).slice(0, 4000))}</pre>}
           {data.result !== undefined && data.result !== null && (
             <div class="quote">
               <Json value={data.result} name={row.key} />

@@ -8,6 +8,7 @@ import type { Access } from "./fragment.ts";
 import { lineOf } from "./link.ts";
 import { anyone, rightsIn } from "./rights.ts";
 import type { Rights } from "./rights.ts";
+import { exactly } from "./words.ts";
 
 export type Phase = "none" | "connecting" | "up" | "down" | "over";
 
@@ -105,7 +106,7 @@ function isPassing(error: unknown): boolean {
 
 function whyOver(error: unknown): string {
   const { expires, sender } = rights.value ?? {};
-  if (expires && expires <= Date.now()) return `This link ended at ${new Date(expires).toLocaleString()}.`;
+  if (expires && expires <= Date.now()) return `This link ended at ${exactly(new Date(expires).toISOString()).replace(/\.\d+$/, "")}.`;
   if (error instanceof NotAllowed && rights.value) return `The server does not take the credential of ${sender || "this link"} any more: it was revoked, or is for another mesh.`;
   return sentence(error);
 }

@@ -8,7 +8,7 @@ import type { Deed } from "./acting.ts";
 import { compose } from "./composer.tsx";
 import { now } from "./fleet.ts";
 import type { Process } from "./fleet.ts";
-import { rights } from "./session.ts";
+import { phase, rights } from "./session.ts";
 import { Shape } from "./shapes.tsx";
 import type { Timeline } from "./timeline.ts";
 
@@ -19,7 +19,7 @@ export const confirming = signal<"cancel" | "kill" | null>(null);
 
 export function Verbs({ process }: { readonly process: Process }) {
   const { key, state } = process;
-  if (process.ended || !rights.value?.may("control", key)) return null;
+  if (process.ended || phase.value === "over" || !rights.value?.may("control", key)) return null;
   const lost = state === "unreachable";
   return (
     <div class="verbs" role="group" aria-label="Control">

@@ -81,7 +81,7 @@ test("what is missing, and who took over, is said where it happened", () => {
 });
 
 test("what a reader says itself is not said twice", () => {
-  const found = rows(notice("gap", { from: 1, to: 4 }), () => ((offset = 4), event("a", null)), notice("caught_up", {}), notice("takeover", { epoch: 2 }), () => event("b", null, { epoch: 2 }), notice("ended", { run: 1 }));
+  const found = rows(notice("gap", { from: 1, to: 4 }), notice("gap", { from: 1, to: 4 }), () => ((offset = 4), event("a", null)), notice("caught_up", {}), notice("takeover", { epoch: 2 }), () => event("b", null, { epoch: 2 }), notice("ended", { run: 1 }));
   assert.deepEqual(found.map((row) => row.type), ["gap", "a", "takeover", "b", "ended"]);
   assert.deepEqual(rows(() => event("exited", { status: "failed" }), notice("ended", { run: 1 })).map((row) => row.type), ["exited"]);
 });

@@ -49,7 +49,7 @@ test-again: $(STAMP)
 test-servers: $(STAMP)
 	NATSPROC_TEST_SERVERS=all $(BIN)/pytest -n $(WORKERS) -m "not slow" tests/integration tests/faults
 
-# the pages for browsers, from web/, with Node from PyPI; what they become is committed
+# the pages for browsers, from web/ and the example's, with Node from PyPI; what they become is committed
 web: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m webclient
 
@@ -74,5 +74,5 @@ bench-servers:
 	apt-get update -q && apt-get install -y --no-install-recommends redis-server postgresql
 
 clean:
-	rm -rf web/*/node_modules web/*/dist
+	rm -rf web/*/node_modules web/*/dist examples/*/page/node_modules
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache

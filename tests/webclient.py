@@ -22,6 +22,7 @@ CONSOLE = ROOT / "web" / "console"
 ELEMENT = ROOT / "web" / "element"
 REACT = ROOT / "web" / "react"
 AI_SDK = ROOT / "web" / "ai-sdk"
+CHAT = ROOT / "examples" / "fastapi-chat" / "page"
 ASSETS = ROOT / "natsproc" / "assets"
 DIST = CLIENT / "dist"
 OLDEST_NODE = 22  # with a WebSocket of its own
@@ -163,3 +164,4 @@ def in_package(
 if __name__ == "__main__":  # make web
     bundled(CONSOLE, ASSETS / "console")
     rolled(ELEMENT, ASSETS / "natsproc-tail.js")
+    bundled(CHAT, CHAT.with_name("static"))

@@ -83,6 +83,7 @@ class AgentConversation(Conversation):
         self._step: Step | None = None
         goes_on = again and self.begun
         if not goes_on:
+            self.messages = repair_messages(self.messages)  # calls that are left to others are not waited for
             self.unsent = [*self.unsent, text_of(asked.data)]
         prompt = None if goes_on else self.unsent if len(self.unsent) > 1 else self.unsent[0]
         async with self._agent.iter(prompt, message_history=self.messages, **self._options) as run:

@@ -14,7 +14,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
-from langgraph.types import interrupt
+from langgraph.types import Send, interrupt
 from meshes import appears, until
 from pydantic import Field
 from talking import ended, has, of, shown, talking, text
@@ -156,6 +156,59 @@ async def test_stop_keeps_what_was_seen_and_the_next_turn_goes_on_from_there(mes
         seen = await shown(handle, ended(2))
         assert [e.data["status"] for e in of(seen, "turn_ended")] == ["interrupted", "completed"]
         assert model.requests[1] == [("human", "count"), ("ai", "one two "), ("human", "go on")]
+
+
+async def test_stop_before_the_first_token_keeps_what_was_asked(mesh, viewer):
+    asked = asyncio.Event()
+
+    async def silent():
+        asked.set()
+        await asyncio.Event().wait()
+        yield "never"
+
+    model = Scripted(scripts=[silent, says("ok")])
+    async with conversing(mesh, built(model), "lg-silent"):
+        handle = await appears(viewer, "lg-silent")
+        await handle.send("a")
+        await asyncio.wait_for(asked.wait(), 20)
+        assert (await handle.interrupt("b")).applied
+        await shown(handle, ended(2))
+        assert model.requests[1] == [("human", "a"), ("human", "b")]
+
+
+async def test_a_result_that_was_seen_while_another_tool_runs_is_kept(mesh, viewer):
+    """Each call in a task of its own, as agents of langchain have it."""
+
+    @tool
+    async def slow() -> str:
+        """Slow."""
+        await asyncio.sleep(60)
+        return "never"
+
+    async def agent(state):
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    def each(state):
+        last = state["messages"][-1]
+        made = [{**made, "type": "tool_call"} for made in getattr(last, "tool_calls", ())]
+        return [Send("tools", [made]) for made in made] or END
+
+    quick = call("weather", '{"city": "Rome"}', id="q")
+    model = Scripted(scripts=[says([quick, call("slow", id="s", index=1)]), says("ok")])
+    builder = StateGraph(MessagesState).add_node("agent", agent).add_node("tools", ToolNode([weather, slow]))
+    builder.add_edge(START, "agent").add_edge("tools", "agent").add_conditional_edges(
+        "agent", each, ["tools", END]
+    )
+    async with conversing(mesh, builder.compile(checkpointer=InMemorySaver()), "lg-each"):
+        handle = await appears(viewer, "lg-each")
+        await handle.send("go")
+        await shown(handle, lambda seen: of(seen, "tool_result"))
+        await handle.interrupt("well?")
+        await shown(handle, ended(2))
+        assert model.requests[1] == [
+            ("human", "go"), ("call", "weather"), ("call", "slow"), ("tool", "clear in Rome"),
+            ("tool", "The tool call was interrupted before a result was produced."), ("human", "well?"),
+        ]  # fmt: skip
 
 
 async def test_what_the_graph_had_and_nobody_saw_is_not_in_the_thread(mesh, viewer):

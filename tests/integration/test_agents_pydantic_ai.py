@@ -10,6 +10,7 @@ from meshes import appears, until
 from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.messages import (
+    SystemPromptPart,
     TextPart,
     ThinkingPart,
     ToolCallPart,
@@ -18,6 +19,8 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import DeltaThinkingPart, DeltaToolCall, FunctionModel
 from pydantic_ai.models.test import TestModel
+from pydantic_ai.tools import DeferredToolRequests, ToolDefinition
+from pydantic_ai.toolsets import ExternalToolset
 from talking import ALLOW, ended, has, of, shown, talking, text
 
 from natsproc.agents.pydantic_ai import converse
@@ -33,6 +36,8 @@ def parts(messages):
     for message in messages:
         for part in message.parts:
             match part:
+                case SystemPromptPart(content=content):
+                    said.append(("system", content))
                 case UserPromptPart(content=content):
                     said.append(("user", content))
                 case TextPart(content=content):
@@ -118,8 +123,40 @@ async def test_stop_keeps_what_was_seen_and_the_next_turn_goes_on_from_there(mes
         await handle.send("go on")
         seen = await shown(handle, ended(2))
         assert [e.data["status"] for e in of(seen, "turn_ended")] == ["interrupted", "completed"]
-        assert script.requests[1] == [("user", "count"), ("text", "one two "), ("user", "go on")]
+        assert script.requests[1] == [
+            ("system", "Count."), ("user", "count"), ("text", "one two "), ("user", "go on"),
+        ]  # fmt: skip
         assert [e.data["text"] for e in of(seen, "text")] == ["one two ", "three"]
+
+
+async def test_stop_before_the_first_token_keeps_what_was_asked_and_how_it_was_set_up(mesh, viewer):
+    asked = asyncio.Event()
+
+    async def silent():
+        asked.set()
+        await asyncio.Event().wait()
+        yield "never"
+
+    script = Scripted(silent, says("ok"))
+    async with conversing(mesh, Agent(script.model, system_prompt="Be brief."), "silent"):
+        handle = await appears(viewer, "silent")
+        await handle.send("a")
+        await asyncio.wait_for(asked.wait(), 20)
+        assert (await handle.interrupt("b")).applied
+        seen = await shown(handle, ended(2))
+        assert of(seen, "turn_ended")[0].data["status"] == "interrupted"
+        assert script.requests[1] == [("system", "Be brief."), ("user", "a"), ("user", "b")]
+
+
+async def test_calls_that_are_left_to_others_do_not_stand_in_the_way(mesh, viewer):
+    script = Scripted(calls("elsewhere"), says("ok"))
+    elsewhere = ExternalToolset([ToolDefinition(name="elsewhere")])
+    agent = Agent(script.model, toolsets=[elsewhere], output_type=[str, DeferredToolRequests])
+    async with conversing(mesh, agent, "external"):
+        handle = await appears(viewer, "external")
+        reply = await handle.request("a", timeout=20)
+        assert [call["tool_name"] for call in reply["calls"]] == ["elsewhere"]
+        assert await handle.request("b", timeout=20) == "ok"
 
 
 async def test_what_it_thinks_is_a_stream_of_its_own_and_is_remembered_when_it_is_stopped(mesh, viewer):

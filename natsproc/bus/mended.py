@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence, Sized
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import nats.errors
@@ -25,6 +26,16 @@ Look = Callable[[], tuple[str, str, dict[str, Any]]]
 _PART = rb"[ \t]+([^ \t\r\n]+)"
 parser.MSG_RE = re.compile(rb"\AMSG" + _PART * 2 + rb"[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)\r\n")
 parser.HMSG_RE = re.compile(rb"\AHMSG" + _PART * 2 + rb"[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n")
+
+
+_WHITE = " \t\n\r\x0b\x0c"
+
+
+@lru_cache(256)
+def _header_name(name: str) -> str | None:
+    """A header's name, without what surrounds it; None if there is white space in it."""
+    name = name.strip(_WHITE)
+    return None if any(c.isspace() for c in name) else name
 
 
 class MendedClient(Client):
@@ -73,6 +84,20 @@ class MendedClient(Client):
                     await self._error_cb(error)
             else:
                 await super()._process_msg(sid, subject, reply, data, headers)
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """Read headers as nats-py does, in a third of the time where they are ASCII: each republished event has five."""
+        try:
+            lines = raw.decode("ascii").split("\r\n")
+        except UnicodeDecodeError:
+            return Client._parse_header_lines(raw)
+        headers = {}
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if colon and (key := _header_name(name)) is not None:
+                headers[key] = value.strip(_WHITE)
+        return headers
 
     async def _process_err(self, err_msg: str) -> None:
         """Connect again with the credential of then, where nats-py would close for good."""

@@ -26,7 +26,7 @@ from natsproc.scopes import IDLE, Order, Scope, TaskScope, ThreadScope, around, 
 
 T = TypeVar("T")
 
-GRACE = 0.05
+GRACE = 0.01
 """Seconds that a hard interrupt gives the code to come to an await or a check before it is forced."""
 
 ENDED = Outcome("too_late", "the process has ended")

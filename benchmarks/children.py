@@ -27,6 +27,7 @@ class Child:
 
     def __init__(self, role: str, process: asyncio.subprocess.Process, errors: Path) -> None:
         self.role = role
+        self.pid = process.pid
         self._process = process
         self._errors = errors
 

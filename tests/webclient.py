@@ -24,7 +24,6 @@ REACT = ROOT / "web" / "react"
 AI_SDK = ROOT / "web" / "ai-sdk"
 CHAT = ROOT / "examples" / "fastapi-chat" / "page"
 ASSETS = ROOT / "natsproc" / "assets"
-DIST = CLIENT / "dist"
 OLDEST_NODE = 22  # with a WebSocket of its own
 
 
@@ -63,14 +62,20 @@ def npm() -> str:
 @cache
 def built() -> Path:
     """The client, installed and compiled if its sources have changed; one worker does it, the others wait."""
+    return compiled(CLIENT) / "dist"
+
+
+def compiled(package: Path) -> Path:
+    """A package that tsc alone builds, built as far as its sources have changed."""
     with _alone():
-        _install(CLIENT)
-        compiled = DIST / ".compiled"
-        if _older(compiled, [CLIENT / "tsconfig.json", *CLIENT.glob("src/*.ts")]):
-            shutil.rmtree(DIST, ignore_errors=True)
-            in_client(str(CLIENT / "node_modules" / "typescript" / "bin" / "tsc"), "-p", ".")
-            compiled.touch()
-    return DIST
+        _install(package)
+        dist = package / "dist"
+        stamp = package / "node_modules" / ".compiled"  # where it is not published
+        if not dist.exists() or _older(stamp, [package / "tsconfig.json", *package.glob("src/*.ts")]):
+            shutil.rmtree(dist, ignore_errors=True)
+            in_package(package, "node_modules/typescript/bin/tsc", "-p", ".")
+            stamp.touch()
+    return package
 
 
 def installed(package: Path) -> Path:

@@ -19,17 +19,18 @@ export function processAt(url: string, options: RequestInit = {}): ChatProcess {
   };
   return {
     tail: (tailOptions) => tailOf(`${url}/events`, tailOptions, options),
-    send: (data, { id, when }) => again(() => verb("send", { data, id, when })),
-    interrupt: (interrupt = {}) => verb("interrupt", interrupt),
-    answer: (value, answer = {}) => verb("answer", { value, ...answer }),
+    send: (data, options) => again((id) => verb("send", { data, id, ...options })),
+    interrupt: (options = {}) => again((id) => verb("interrupt", { id, ...options })),
+    answer: (value, options = {}) => again((id) => verb("answer", { value, id, ...options })),
   };
 }
 
-/** What a message has an id for: sent again it is stored once. */
-async function again<T>(attempt: () => Promise<T>): Promise<T> {
+/** Messages and commands have an id: sent again with the same one they are stored, or done, once. */
+async function again(attempt: (id: string) => Promise<Json>): Promise<Json> {
+  const id = crypto.randomUUID();
   for (let tries = 0; ; tries++) {
     try {
-      return await attempt();
+      return await attempt(id);
     } catch (error) {
       if (!passes(error as Error) || tries >= AGAIN_MS.length) throw error;
       await sleep(AGAIN_MS[tries]!);

@@ -65,13 +65,19 @@ export class ProcessChatTransport<M extends UIMessage = UIMessage> implements Ch
     const id = messageId === undefined && asked.trigger === "submit-message" && ID.test(message.id) ? message.id : crypto.randomUUID();
     const turn = this.#turn(id);
     let tail = process.tail({ n: 0 });
-    await caughtUp(tail);
-    const sent = await process.send(data({ ...asked, chatId, message, messages }), { id, ...(when && { when }) });
-    if (sent.duplicate) {
-      void tail.return();
-      tail = process.tail({});
-    }
     this.#inFlight.add(id);
+    try {
+      await caughtUp(tail);
+      const sent = await process.send(data({ ...asked, chatId, message, messages }), { id, ...(when && { when }) });
+      if (sent.duplicate) {
+        void tail.return();
+        tail = process.tail({});
+      }
+    } catch (error) {
+      this.#inFlight.delete(id);
+      void tail.return();
+      throw error;
+    }
     return this.#stream(process, turn, tail, [], abortSignal, () => true);
   }
 

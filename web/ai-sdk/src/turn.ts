@@ -43,6 +43,7 @@ export class Turn {
   /** nothing comes any more */
   over = false;
   #began = false;
+  #taken = false; // the message was received
   #lands = false; // the message came into a turn that had begun
   #cause: string | null;
   #said = false; // there was a start
@@ -67,7 +68,7 @@ export class Turn {
     if (item.kind === "notice") return this.#heed(item.type, item.data);
     const { type, data } = item;
     if (type === "received") return this.#receive(item);
-    if (type === "turn_began") return item.cause === this.#cause ? this.#begin(item.offset) : [];
+    if (type === "turn_began") return this.#begin(item);
     if (type === "replied" && data.message === this.message) return this.#replied(item);
     if (type === "recovered" || type === "restarted") return this.#recover(type, data);
     if (type === "exited") return this.#fail(`the process has ended (${data.status})`);
@@ -92,6 +93,7 @@ export class Turn {
   #receive({ data, offset }: ProcessEvent): Chunk[] {
     if (data.message === this.message) {
       if (data.refused) return this.#fail(`the message was not taken: ${data.refused}`);
+      this.#taken = true;
       this.#lands = data.when === "next";
       return [];
     }
@@ -100,8 +102,11 @@ export class Turn {
     return [{ type: "steering-message", id: data.message ?? String(offset), parts: [{ type: "text", text: textOf(data.data) }] }];
   }
 
-  #begin(number: number): Chunk[] {
-    this.number = number;
+  /** The turn that answers it; or, if it was taken, the next one that says of none. */
+  #begin({ offset, cause }: ProcessEvent): Chunk[] {
+    if (this.#taken && !this.#began && cause === null) this.#cause = null;
+    if (cause !== this.#cause || this.number) return [];
+    this.number = offset;
     if (this.#began) return [];
     this.#began = true;
     return this.#start();
@@ -181,6 +186,7 @@ export class Turn {
 
   /** The owner is another one. It begins anew with what was not saved, if it saves anything. */
   #recover(type: string, { checkpoint }: Json): Chunk[] {
+    if (!this.#taken && !this.#began) return []; // it is in the inbox, for whoever comes
     if (type === "restarted" || checkpoint === undefined) return this.#fail("the process was lost, and this answer with it");
     const again: Chunk[] = this.#began ? [{ type: "reset-step" }] : [];
     this.#texts.clear();

@@ -90,7 +90,10 @@ export class Following extends Store<ProcessState> {
     clearTimeout(this.#expiry);
     const look = (): void => this.#learn({ connected: this.mesh.connected });
     const forgets = [this.mesh.on("up", look), this.mesh.on("down", look)];
-    signal.addEventListener("abort", () => forgets.forEach((forget) => forget()));
+    signal.addEventListener("abort", () => {
+      for (const forget of forgets) forget();
+      this.#news?.();
+    });
     look();
     void this.#follow(signal);
     void this.#watch(signal);
@@ -151,7 +154,6 @@ export class Following extends Store<ProcessState> {
       if (record && wanted) return;
       await new Promise<void>((resolve) => {
         this.#news = resolve;
-        signal.addEventListener("abort", () => resolve(), { once: true });
       });
     }
   }

@@ -16,7 +16,7 @@ from .harness import Scale, measure, turns
 from .report import in_markdown, keep, machine, record
 
 RESULTS = Path(__file__).parent / "results"
-ROUNDS: dict[Scale, int] = {"full": 5, "quick": 2, "toy": 1}
+ROUNDS: dict[Scale, int] = {"full": 5, "quick": 1, "toy": 1}
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -26,7 +26,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "sections", nargs="*", metavar="SECTION", help=f"all, or of: {' '.join(measures.NAMES)}"
     )
-    parser.add_argument("--rounds", type=int, help="how often everyone has a turn (5; quick 2)")
+    parser.add_argument("--rounds", type=int, help="how often everyone has a turn (5; quick 1)")
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: to see that it works, not for figures"
     )

@@ -114,4 +114,5 @@ SECTION = Section(
         Goal("natsproc", TIME, 2.5, "most", "request round trip"),
         Goal("natsproc, blocked in Python (hard)", TIME, 25.0, "most", statistic="p99"),
     ],
+    rounds=4,
 )  # fmt: skip

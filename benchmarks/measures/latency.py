@@ -86,4 +86,5 @@ SECTION = Section(
         ),
     ],
     [goal for rate in RATES for goal in _goals(rate)],
+    rounds=4,
 )

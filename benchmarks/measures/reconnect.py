@@ -128,5 +128,5 @@ SECTION = Section(
         Contender("ordered consumers", bounced("bare:await", "nats")),
         Contender("Redis streams", bounced("redis:await", "redis"), modules=("redis",)),
     ],
-    rounds=3,
+    rounds=2,
 )

@@ -75,5 +75,5 @@ SECTION = Section(
         Goal("natsproc", RATE, 2.0, "least", "ordered consumer"),
         Goal("natsproc", RATE, 0.6, "least", "push consumer with flow control"),
     ],
-    rounds=3,
+    rounds=2,
 )  # fmt: skip

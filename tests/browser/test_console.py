@@ -261,6 +261,28 @@ async def test_a_hundred_thousand_events_are_all_there_and_in_order(console, tmp
     await page.get_by_role("button", name="Jump to the beginning").wait_for(state="detached")
 
 
+async def test_the_next_run_is_followed_as_the_first(console, tmp_path):
+    says = """
+        await proc.log("hello")
+        await proc.receive()
+    """
+    with owner(tmp_path, "build", says) as first:
+        page = await console("default/build")
+        await expect(rows(page, "hello")).to_have_count(1)
+        await page.locator("#compose").fill("go")
+        await page.keyboard.press("Enter")
+        await expect(rows(page, "Completed")).to_have_count(1)
+        await asyncio.to_thread(first.wait, 30)
+        with owner(tmp_path, "build", says, restart=True):
+            await expect(rows(page, "hello")).to_have_count(2)
+            await page.locator("#compose").fill("again")
+            await page.keyboard.press("Enter")
+            await expect(rows(page, "Completed")).to_have_count(2)
+    shown = await page.evaluate(WALK, {"by": -0.7, "until": 1})
+    assert shown["said"] == []
+    assert shown["seen"] == list(range(1, len(shown["seen"]) + 1))
+
+
 async def test_the_end_is_followed_until_somebody_scrolls_up(console, tmp_path):
     counts = """
         for n in range(400): await proc.emit("count", n)

@@ -70,6 +70,7 @@ export class Fold {
   readonly rows: Row[] = [];
   #last: Item | null = null; // event
   #epoch = 0;
+  #run = 0;
   #gapTo = 0;
   #pens = new Map<string, Pen>();
   #lineRows = new Map<Line, number>();
@@ -100,8 +101,10 @@ export class Fold {
   #between(item: Item): void {
     const expected = Math.max((this.#last?.offset ?? item.offset! - 1) + 1, this.#gapTo + 1);
     if (item.offset! > expected) this.#say("gap", { from: expected, to: item.offset! - 1 }, item);
-    if (this.#epoch && item.epoch! > this.#epoch) this.#say("takeover", { epoch: item.epoch, run: item.run }, item);
+    // a next run says itself that it begins
+    if (this.#epoch && item.epoch! > this.#epoch && item.run === this.#run) this.#say("takeover", { epoch: item.epoch, run: item.run }, item);
     this.#epoch = Math.max(this.#epoch, item.epoch ?? 0);
+    this.#run = item.run ?? this.#run;
   }
 
   #notice(item: Item): void {
@@ -113,6 +116,7 @@ export class Fold {
     }
     if (type === "takeover") {
       if (!this.#epoch || data?.epoch <= this.#epoch) return;
+      if (data.run > this.#run) return;
       this.#epoch = data.epoch;
     }
     this.#say(type, data, this.#last ?? item);

@@ -127,7 +127,7 @@ function optionsOf(name: string, element: HTMLElement): uPlot.Options {
     legend: { show: false },
     cursor: { sync: { key: "metrics" }, y: false, points: { size: 6 } },
     scales: { x: { time: true } },
-    padding: [6, 10, 0, 0],
+    padding: [6, 26, 0, 0],
     axes: [{ ...axis, size: 22, space: 80, values: (_: uPlot, ticks: number[]) => ticks.map(timeOfDay) }, { ...axis, size: 52, space: 34, values: (_: uPlot, ticks: number[]) => ticks.map((tick) => number(tick)) }],
     series: [{}, { label: name, stroke: of("--accent"), width: 1.5, points: { show: false } }],
   };

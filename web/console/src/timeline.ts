@@ -240,12 +240,17 @@ export class Timeline {
       this.standing.value = "live";
     } else {
       this.#items.push(item as unknown as Item);
-      if (item.kind === "event" && typeof item.cause === "string" && CAUSED.has(item.type)) this.causes.set(item.cause, item as unknown as Item);
+      if (item.kind === "event" && typeof item.cause === "string" && CAUSED.has(item.type)) this.#caused(item.cause, item as unknown as Item);
       this.#fold.add(item as unknown as Item);
       if (!this.following.value && item.kind === "event" && this.standing.value === "live") this.unseen.value++;
       if (this.#items.length > MOST && this.following.value) this.#release();
     }
     this.#draw();
+  }
+
+  #caused(cause: string, item: Item): void {
+    this.causes.set(cause, item);
+    if (this.causes.size > MOST) this.causes.delete(this.causes.keys().next().value!);
   }
 
   #draw(): void {

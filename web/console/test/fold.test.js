@@ -80,6 +80,11 @@ test("what is missing, and who took over, is said where it happened", () => {
   assert.deepEqual(found.map((row) => [row.type, row.data]), [["a", null], ["gap", { from: 2, to: 4 }], ["b", null], ["takeover", { epoch: 2, run: 1 }], ["c", null]]);
 });
 
+test("a next run is no takeover", () => {
+  const found = rows(() => event("exited", {}), notice("takeover", { epoch: 2, run: 2 }), () => event("restarted", {}, { epoch: 2, run: 2 }), () => event("a", {}, { epoch: 3, run: 2 }));
+  assert.deepEqual(found.map((row) => row.type), ["exited", "restarted", "takeover", "a"]);
+});
+
 test("what a reader says itself is not said twice", () => {
   const found = rows(notice("gap", { from: 1, to: 4 }), notice("gap", { from: 1, to: 4 }), () => ((offset = 4), event("a", null)), notice("caught_up", {}), notice("takeover", { epoch: 2 }), () => event("b", null, { epoch: 2 }), notice("ended", { run: 1 }));
   assert.deepEqual(found.map((row) => row.type), ["gap", "a", "takeover", "b", "ended"]);

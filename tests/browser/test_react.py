@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from natsproc.server.home import Home
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 expect.set_options(timeout=60_000)
 
+LOST = re.compile(r"WebSocket|net::ERR_")  # what Chromium says of a server that is away
 TYPES = {".js": "text/javascript", ".html": "text/html", ".css": "text/css"}
 
 AGENT = """
@@ -94,9 +96,7 @@ class Site:
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on(
             "console",
-            lambda said: (
-                said.type == "error" and "WebSocket" not in said.text and self.wrong.append(said.text)
-            ),
+            lambda said: said.type == "error" and not LOST.search(said.text) and self.wrong.append(said.text),
         )
 
         async def answer(route: Route) -> None:
@@ -349,7 +349,9 @@ async def test_over_http_a_stop_through_another_replica_ends_the_turn(
         first = await site.open(AI_SDK, one)
         await say(first, "ask 100")
         await expect(answers(first)).to_contain_text("0 1 2 3")
+        await first.context.set_offline(True)  # what streams is cut off
         await asyncio.to_thread(kill_server, home)
+        await first.context.set_offline(False)
         second = await site.open(AI_SDK, other)
         await second.get_by_role("button", name="yes").click()
         await ready(first)

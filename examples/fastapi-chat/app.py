@@ -109,7 +109,7 @@ async def open_chat(
 ) -> dict[str, str]:
     """Begin the user's conversation of that name, or find it running, here or in any other replica."""
     session = session or secrets.token_urlsafe()
-    response.set_cookie("session", session, httponly=True, samesite="strict")
+    response.set_cookie("session", session, httponly=True, samesite="strict")  # and secure=True, behind TLS
     id = f"{user_of(session)}-{name}"
     await conversations.open(id)
     return {"id": id}

@@ -20,6 +20,7 @@ from conftest import PICTURES
 from harness import ROOT, wait_for
 from homes import a_home
 from playwright.async_api import Browser, Locator, Page, Route, expect
+from webclient import CHAT, bundled
 
 from natsproc.server import embedded
 
@@ -31,7 +32,9 @@ LONG = 200  # words, of which one comes every 50 ms
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the example is, with both replicas, as `run.py` starts it."""
+    """Where the example is, with both replicas, as `run.py` starts it; of a page that was broken on purpose, as its sources are."""
+    if os.environ.get("NATSPROC_MUTANT"):
+        bundled(CHAT, CHAT.with_name("static"))
     folder: Path = tmp_path_factory.mktemp("chat")
     with pytest.MonkeyPatch.context() as patch, a_home(folder / "home", patch) as home:
         patch.delenv("CHAT_MODEL", raising=False)
@@ -42,6 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 wait_for(
                     lambda: run.poll() is not None or _address(folder / "said"), 100, "the example is up"
                 )
+                assert run.poll() is None, (folder / "said").read_text()
                 yield _address(folder / "said")
             finally:
                 run.send_signal(signal.SIGINT)
@@ -82,12 +86,16 @@ class Chat:
         assert found
         return found[1]
 
-    async def get(self, what: str = "") -> Any:
-        """What there is of the conversation over HTTP, with the session of the page."""
+    async def path(self) -> str:
+        """Where the conversation is over HTTP: the only one that this session is shown."""
         listed = await self.page.request.get("/proc/")
         [process] = (await listed.json())["processes"]
-        path, accept = f"/proc/{process['id']}{what}", {"Accept": "application/json"}
-        return await (await self.page.request.get(path, headers=accept)).json()
+        return f"/proc/{process['id']}"
+
+    async def get(self, what: str = "") -> Any:
+        """What there is of it, with the session of the page."""
+        accept = {"Accept": "application/json"}
+        return await (await self.page.request.get(await self.path() + what, headers=accept)).json()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -134,7 +142,9 @@ async def test_an_answer_survives_a_reload_and_a_question_is_answered_by_a_butto
     await expect(chat.page.locator(".question")).to_have_count(0)
 
 
-async def test_stop_reaches_the_replica_that_runs_the_agent_through_the_other(chat: Chat):
+async def test_stop_reaches_the_replica_that_runs_the_agent_through_the_other(
+    chat: Chat, browser: Browser, site: str
+):
     owner = await chat.replica()
     other = {"1": "2", "2": "1"}[owner]
 
@@ -158,6 +168,11 @@ async def test_stop_reaches_the_replica_that_runs_the_agent_through_the_other(ch
     assert len(seen.split()) < LONG
     await chat.send("what have I said?")
     await expect(chat.agent).to_have_text([seen.strip(), f"count to {LONG}; what have I said?"])
+
+    stranger = await browser.new_context(base_url=site)
+    assert (await stranger.request.post("/chats/mine")).ok
+    assert (await stranger.request.post(f"{await chat.path()}/interrupt", data={})).status == 403
+    await stranger.close()
 
 
 async def test_what_is_said_meanwhile_waits_or_stops_the_answer_as_the_user_likes(chat: Chat):

@@ -29,11 +29,23 @@ export function useEvents<S>(url: string, fold: (state: S, item: Item) => S, beg
   return [state, stream];
 }
 
-/** Posts JSON; returns what came back, and which replica was asked. */
+/** Posts JSON, again if a replica died of it: with the same `id` it counts once. Returns what came back, and through which replica. */
 export async function post(url: string, body: object = {}): Promise<{ said: any; replica: string }> {
   const headers = { "Content-Type": "application/json" };
-  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body) });
+  const response = await insist(url, { method: "POST", headers, body: JSON.stringify({ id: newId(), ...body }) });
   const said = await response.json();
   if (!response.ok && response.status !== 409) throw new Error(said.detail ?? response.statusText);
   return { said, replica: response.headers.get("X-Replica") ?? "?" };
+}
+
+export const newId = (): string => crypto.getRandomValues(new Uint32Array(4)).join("-");
+
+async function insist(url: string, request: RequestInit, tries = 5): Promise<Response> {
+  try {
+    return await fetch(url, request);
+  } catch (error) {
+    if (tries === 1) throw error;
+    await new Promise((done) => setTimeout(done, 500));
+    return insist(url, request, tries - 1);
+  }
 }

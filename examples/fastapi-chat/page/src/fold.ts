@@ -37,10 +37,12 @@ export function fold(chat: Chat, { type, data, offset = 0, epoch = 0 }: Item): C
     case "turn_ended":
       if (data.status === "completed") return { ...chat, turn: 0 };
       return add({ ...chat, turn: 0 }, `end-${offset}`, "system", data.error ?? data.status, offset);
-    case "token": // a new owner begins its streams anew, so it takes the epoch to tell them apart
-      return add(chat, `${epoch}-${data.stream}`, "agent", data.text, offset);
-    case "text":
-      return add(chat, `${epoch}-${data.stream}`, "agent", data.text, data.first, data.last);
+    case "token":
+    case "text": {
+      if (data.stream.startsWith("thinking")) return chat;
+      const key = `${epoch}-${data.stream}`; // a new owner begins its streams anew
+      return add(chat, key, "agent", data.text, data.first ?? offset, data.last ?? offset);
+    }
     case "tool_call":
       return add(chat, data.id, "system", `${data.name} ${JSON.stringify(data.arguments)}`, offset);
     case "asked":
@@ -59,11 +61,11 @@ export function fold(chat: Chat, { type, data, offset = 0, epoch = 0 }: Item): C
 const words = (said: any): string => (typeof said === "string" ? said : (said?.text ?? JSON.stringify(said)));
 
 /** Adds a piece. One that covers offsets stands for whatever came of them before; no other is taken twice. */
-function add(chat: Chat, key: string, by: Said["by"], text: string, offset: number, last = offset): Chat {
+function add(chat: Chat, key: string, by: Said["by"], text: string, first: number, last = first): Chat {
   const at = chat.said.findIndex((each) => each.key === key);
   const old = chat.said[at];
-  if (!old) return { ...chat, said: [...chat.said, { key, by, pieces: [{ offset, text }] }] };
+  if (!old) return { ...chat, said: [...chat.said, { key, by, pieces: [{ offset: first, text }] }] };
   if (by !== "agent") return chat; // a message comes again to who takes over
-  const before = old.pieces.filter((piece) => piece.offset < offset || piece.offset > last);
-  return { ...chat, said: chat.said.with(at, { ...old, pieces: [...before, { offset, text }] }) };
+  const before = old.pieces.filter((piece) => piece.offset < first || piece.offset > last);
+  return { ...chat, said: chat.said.with(at, { ...old, pieces: [...before, { offset: first, text }] }) };
 }

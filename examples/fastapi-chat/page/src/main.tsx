@@ -1,7 +1,7 @@
 import { StrictMode, useEffect, useRef, useState, type FormEvent } from "react";
 import { createRoot } from "react-dom/client";
 
-import { post, useEvents } from "./events.ts";
+import { newId, post, useEvents } from "./events.ts";
 import { fold, nothing } from "./fold.ts";
 
 /** The conversation of this page, which its address names, so that a reload comes back to it. */
@@ -9,7 +9,7 @@ function Page() {
   const [id, setId] = useState("");
   const [problem, setProblem] = useState("");
   useEffect(() => {
-    location.hash ||= crypto.getRandomValues(new Uint32Array(1))[0]!.toString(36);
+    location.hash ||= newId().split("-")[0]!;
     post(`chats/${location.hash.slice(1)}`).then(({ said }) => setId(said.id), (error) => setProblem(String(error)));
   }, []);
   return id ? <Conversation process={`proc/${id}`} /> : <p role="status">{problem || "…"}</p>;
@@ -34,7 +34,7 @@ function Conversation({ process }: { process: string }) {
     const text = String(new FormData(form).get("text")).trim();
     if (!text) return;
     form.reset();
-    const id = crypto.getRandomValues(new Uint32Array(4)).join("-"); // sent again with the same id, it counts once
+    const id = newId(); // by which the log says that it was taken
     setWaiting((all) => [...all, { id, text }]);
     const { replica } = await post(`${process}/send`, { id, data: { text }, when });
     setLast(`sent through replica ${replica}`);
@@ -61,7 +61,7 @@ function Conversation({ process }: { process: string }) {
           {last && ` · ${last}`}
         </p>
       </header>
-      <ol>
+      <ol aria-live="polite">
         {chat.said.map(({ key, by, pieces }) => (
           <li key={key} className={by}>
             {pieces.map(({ text }) => text).join("")}

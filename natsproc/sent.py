@@ -38,6 +38,7 @@ class Sent:
         self.address = address
         self.id = stored.id
         self.position = stored.position  #: sequence in the inbox stream
+        self.run = stored.run  #: of the process, when it was sent
         self.duplicate = stored.duplicate  #: a message of that id was stored before, and this one was not
         self._mesh = mesh
         self._stored = stored

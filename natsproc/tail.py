@@ -76,6 +76,14 @@ class Follow(Generic[T]):
                 break
         return items
 
+    async def within(self, seconds: float) -> Sequence[T] | None:
+        """As `several`; None after so many quiet seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.several()
+        except TimeoutError:
+            return None
+
     async def aclose(self) -> None:
         """Stop watching. What is watched goes on."""
         self._handoff.close()

@@ -9,11 +9,12 @@ from typing import Any
 from natsproc.client import Mesh, connect
 from natsproc.errors import Error
 
-from . import events, openapi, records, responses, verbs
+from . import a2a, events, openapi, records, responses, verbs
+from .a2a import AgentCard
 from .access import Authorize, Gate
 from .problems import Problem
 from .request import ClientGone, Receive, Request, Scope, Send
-from .routes import EVENTS, LIST, OPENAPI, RECORD, VERBS, Route, route
+from .routes import A2A, CARD, EVENTS, LIST, OPENAPI, RECORD, VERBS, Route, route
 from .shared import Shared
 
 HEARTBEAT_SECONDS = 15.0
@@ -24,6 +25,7 @@ def asgi(
     *,
     authorize: Authorize,
     heartbeat: float = HEARTBEAT_SECONDS,
+    agent_card: AgentCard | None = None,
     **options: Any,
 ) -> Application:
     """The mesh as an ASGI application: `app.mount("/proc", natsproc.asgi(mesh, authorize=…))`.
@@ -35,16 +37,24 @@ def asgi(
     "send" or "control", `id` is "*" when all of a namespace is listed (a namespace "*" is all of them). It returns False (403), None if it is not known who asks
     (401), True, the name of the user, which the log then has beside our sender, or a mesh of the user's own.
 
-    `heartbeat` is after how many quiet seconds a stream of Server-Sent Events says that it is there.
+    `heartbeat` is after how many quiet seconds a stream of Server-Sent Events says that it is there. `agent_card`, a
+    function of a process's record, returns what its A2A agent card is to say besides, or instead: `skills`, `securitySchemes` …
     """
-    return Application(connect(**options) if mesh is None else mesh, authorize, heartbeat)
+    return Application(connect(**options) if mesh is None else mesh, authorize, heartbeat, agent_card)
 
 
 class Application:
     """Made by `asgi`."""
 
-    def __init__(self, mesh: Mesh, authorize: Authorize, heartbeat: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        authorize: Authorize,
+        heartbeat: float = HEARTBEAT_SECONDS,
+        agent_card: AgentCard | None = None,
+    ) -> None:
         self.mesh = mesh
+        self._agent_card = agent_card
         self._authorize = authorize
         self._heartbeat = heartbeat
         self._shared = Shared()
@@ -116,6 +126,8 @@ class Application:
         if where.what == OPENAPI:
             return await openapi.described(request, send)
         gate = Gate(self._authorize, await self._open(), request)
+        if where.what == A2A and where.address is not None:
+            return await a2a.call(gate, where.address, request, receive, send, self._heartbeat)
         if where.what in VERBS:
             return await self._post(where, gate, request, receive, send)
         return await self._get(where, gate, request, receive, send)
@@ -124,6 +136,9 @@ class Application:
         address = where.address
         if where.what == LIST or address is None:
             return await records.listing(gate, request, send)
+        if where.what == CARD:
+            base = f"{request.mounted}{request.path.rstrip('/').removesuffix(f'/.well-known/{CARD}')}"
+            return await a2a.card(gate, address, request, send, base, self._agent_card)
         actor = await gate.insist(address.namespace, address.id, "watch")
         handle = actor.mesh.process(address)
         if where.what == RECORD:

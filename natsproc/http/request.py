@@ -66,6 +66,17 @@ class Request:
             raise Problem(422, f"the query cannot be read: {error}") from None
 
     @property
+    def mounted(self) -> str:
+        """The place where the application is mounted, as a path."""
+        return str(self.scope.get("root_path", "")).rstrip("/")
+
+    @property
+    def origin(self) -> str:
+        """How this server was called: `https://example.com`."""
+        host, port = self.scope.get("server") or ("localhost", None)
+        return f"{self.scope.get('scheme', 'http')}://{self.headers.get('host') or f'{host}:{port}'}"
+
+    @property
     def client(self) -> str:
         """The address of the other end of the connection; empty where the server does not say."""
         return str((self.scope.get("client") or ("",))[0])
@@ -83,6 +94,21 @@ async def read_body(receive: Receive) -> bytes:
             raise Problem(413, f"the body is larger than {BODY_BYTES} bytes")
         if not message.get("more_body"):
             return bytes(body)
+
+
+async def read_json(request: Request, receive: Receive) -> bytes:
+    """Read a body that says that it is JSON, or is none. Raises: Problem (413, 415).
+
+    A page of any site may have a browser post a form here with its user's cookies, but not JSON: that it may only if
+    the host's CORS says so. So nothing else is taken, and from a browser (which says its `Origin`) not nothing either.
+    """
+    raw, kind = await read_body(receive), request.headers.get("content-type", "")
+    is_json = kind.partition(";")[0].strip().lower() == "application/json"
+    if not is_json and (raw or "origin" in request.headers):
+        raise Problem(
+            415, "post JSON: Content-Type: application/json", headers={"Accept": "application/json"}
+        )
+    return raw
 
 
 class ClientGone(Exception):

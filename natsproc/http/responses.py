@@ -11,6 +11,12 @@ from .problems import MEDIA_TYPE, Problem
 from .request import Send
 
 JSON = "application/json"
+STREAM = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx hands on what comes at once
+}
+"""The headers of Server-Sent Events."""
 
 
 async def start(send: Send, status: int, headers: Mapping[str, str]) -> None:

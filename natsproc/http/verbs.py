@@ -14,7 +14,7 @@ from natsproc.protocol.messages import Receipt, decode
 from . import responses
 from .access import Actor
 from .problems import Problem
-from .request import Receive, Request, Send, read_body
+from .request import Receive, Request, Send, read_json
 from .routes import Right
 
 MOST_SECONDS: Final = 300.0  #: that a request waits for a receipt or a reply
@@ -134,15 +134,8 @@ STATUSES: Final[Mapping[str, int]] = {
 
 
 async def body_of(verb: str, request: Request, receive: Receive) -> Body:
-    """Read what was posted. Raises: Problem (413, 415, 422).
-
-    A page of any site may have a browser post a form here with its user's cookies, but not JSON: that it may only if
-    the host's CORS says so. So nothing else is taken, and from a browser (which says its `Origin`) not nothing either.
-    """
-    raw, kind = await read_body(receive), request.headers.get("content-type", "")
-    is_json = kind.partition(";")[0].strip().lower() == "application/json"
-    if not is_json and (raw or "origin" in request.headers):
-        raise Problem(415, "post JSON: Content-Type: application/json", headers={"Accept": responses.JSON})
+    """Read what was posted. Raises: Problem (413, 415, 422)."""
+    raw = await read_json(request, receive)
     value = decode(raw, "the body") if raw.strip() else {}
     try:
         return BODIES[verb].model_validate(value)

@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -37,6 +37,7 @@ AgentCard = Callable[[Record], Mapping[str, Any]]
 
 VERSION: Final = "1.0"
 READ_SECONDS: Final = 30.0  #: for what the log has
+SKEW: Final = timedelta(seconds=10)  #: between the clocks of the servers that lead two streams
 END_SECONDS: Final = 5.0  #: for the end of a turn that was interrupted
 _MODES: Final = ["text/plain", "application/json"]
 _OUR_ID: Final = re.compile(r"[!-~]{1,128}")
@@ -348,8 +349,11 @@ async def _start(handle: ProcessHandle, work: Exchange) -> Start | None:
     if stored is None or stored.position != work.position or not _is_message(stored.payload):
         return None
     subject = mesh.names.events(handle.address)
-    behind = await log.since(subject, stored.time) or await log.last(subject)
-    return Start("position", position=behind.position) if behind else whole
+    time = datetime.fromisoformat(stored.time) - SKEW
+    found = await log.since(subject, time.isoformat())
+    if found is None and (last := await log.last(subject)) and datetime.fromisoformat(last.time) < time:
+        found = last  # nothing since then, and nothing meanwhile
+    return Start("position", position=found.position) if found else whole
 
 
 def _is_message(payload: bytes) -> bool:

@@ -97,12 +97,7 @@ def _is_over(lines: Sequence[Line]) -> bool:
 
 
 async def _begin(send: Send, form: Lines, *, more: bool = True) -> None:
-    headers = {
-        "Content-Type": form.media_type,
-        "Cache-Control": "no-store",
-        "X-Accel-Buffering": "no",  # nginx hands on what comes at once
-    }
-    await responses.start(send, 200, headers)
+    await responses.start(send, 200, responses.STREAM | {"Content-Type": form.media_type})
     body = form.begin(random.randint(*RETRY)) if more else b""
     await send({"type": "http.response.body", "body": body, "more_body": more})
 

@@ -643,9 +643,9 @@ async def test_who_was_revoked_is_out_at_once_and_stays_out(scene):
 
 
 async def test_a_page_of_another_site_gets_no_websocket(scene):
-    ws_url = scene.home.load().ws_url
-    assert websocket_answer(ws_url, "https://example.com") == 403
-    assert websocket_answer(ws_url, f"http://localhost:{ws_url.rpartition(':')[2]}") == 101
+    state = scene.home.load()
+    assert websocket_answer(state.ws_url, "https://example.com") == 403
+    assert websocket_answer(state.ws_url, f"http://localhost:{state.pages_port}") == 101
 
 
 async def test_another_tenant_of_the_server_reaches_nothing(scene):

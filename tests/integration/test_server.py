@@ -130,7 +130,7 @@ def test_it_listens_on_this_machine_only(home):
 def test_pages_of_other_sites_get_no_websocket(home):
     embedded.start(home)
     ws_url = embedded.status(home)["ws_url"]
-    port = embedded.PAGES_PORT
+    port = home.load().pages_port
     assert websocket_answer(ws_url, f"http://localhost:{port}") == 101
     assert websocket_answer(ws_url, f"http://127.0.0.1:{port}") == 101
     for stranger in ("https://example.com", "http://localhost:1", f"https://localhost:{port}", "null"):

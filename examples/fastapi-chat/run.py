@@ -1,4 +1,4 @@
-"""A chat on two replicas behind a load balancer: python examples/fastapi-chat/run.py
+"""A chat on two replicas behind a load balancer: python examples/fastapi-chat/run.py [PORT]
 
 It starts a nats-server, two replicas and the proxy, on free ports of this machine, and ends them at Ctrl-C. What was
 said is kept in .home beside this file, or in the NATSPROC_HOME that you name.

@@ -24,7 +24,7 @@ from webclient import CHAT, bundled
 
 from natsproc.server import embedded
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 expect.set_options(timeout=60_000)
 
 LONG = 200  # words, of which one comes every 50 ms

@@ -32,6 +32,7 @@ class Asked:
         self.ask = ask
         self.answer: concurrent.futures.Future[Json] = concurrent.futures.Future()
         self.waiting = 1  # calls of the code
+        self.past = False  # its answer is in a state that was saved
         if ask.answered:
             self.answer.set_result(ask.value)
 
@@ -76,7 +77,7 @@ class Asking:
         chosen = _checked(question, choices)
         with hard.shield, self._lock:
             asked = self._asked.get(id or "")
-            if asked is not None and not asked.ask.why:
+            if asked is not None and not asked.ask.why and not asked.past:
                 if (asked.ask.question, asked.ask.choices) != (question, chosen):
                     raise BadPayload(f"{id!r} names another question already: {asked.ask.question}")
                 asked.waiting += 1
@@ -102,6 +103,8 @@ class Asking:
         with self._lock:
             for id in [ask.ask for ask in self._before.by_id.values() if ask.heard]:
                 del self._before.by_id[id]
+            for asked in self._asked.values():
+                asked.past = asked.ask.answered and not asked.waiting
 
     def leave(self, asked: Asked, why: str) -> None:
         """A call of the code waits no longer; if it was the last and there is no answer, nobody is to give one."""

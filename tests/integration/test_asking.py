@@ -57,6 +57,19 @@ async def test_a_question_is_listed_and_its_first_answer_wins(bus, mesh, viewer)
     assert [e.data["verb"] for e in seen if e.type == "refused"] == ["answer", "answer"]
 
 
+async def test_under_one_name_it_is_the_same_question_until_a_checkpoint(mesh, viewer):
+    async with mesh.own("named") as proc:
+        handle = viewer.process("named")
+        for answer in ("yes", "no"):
+            asking = asyncio.create_task(proc.ask("Go on?", id="go"))
+            await in_state(handle, "waiting", 1)
+            assert (await handle.answer(answer)).applied
+            assert await asyncio.wait_for(asking, 10) == answer
+            assert await asyncio.wait_for(proc.ask("Go on?", id="go"), 10) == answer
+            await proc.checkpoint({"went": answer})
+        assert (await handle.answer("late", "go")).status == "too_late"
+
+
 async def test_several_tasks_ask_at_once_and_each_gets_its_answer(mesh, viewer):
     async with mesh.own("several") as proc:
         handle = viewer.process("several")

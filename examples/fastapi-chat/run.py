@@ -84,7 +84,7 @@ if __name__ == "__main__":
     os.environ.setdefault("NATSPROC_HOME", str(HERE / ".home"))
     try:
         asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 0, time.monotonic()))
-    except natsproc.Error as error:
+    except (natsproc.Error, OSError) as error:
         sys.exit(f"natsproc: {error}")
     finally:
         if own:

@@ -9,17 +9,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
 from natsproc import errors
-from natsproc.bus.claims import insist
-from natsproc.bus.history import History
-from natsproc.bus.start import Start
-from natsproc.bus.tail import follow
 from natsproc.handle import GRACE_SECONDS, ProcessHandle
-from natsproc.protocol.messages import Event, Receipt, decode, encode
+from natsproc.protocol.messages import Event, Receipt, encode
 from natsproc.protocol.names import Address
 from natsproc.protocol.records import Record
 from natsproc.tail import Tail
@@ -29,6 +25,7 @@ from .a2a_params import ListParams, Message, SendParams, TaskParams
 from .a2a_task import Task, exchange_of, state_name
 from .access import Gate
 from .exchange import Exchange
+from .following import following
 from .problems import Problem
 from .request import Receive, Request, Send, read_json, while_there
 from .rpc import Call, Refusal
@@ -37,7 +34,6 @@ AgentCard = Callable[[Record], Mapping[str, Any]]
 
 VERSION: Final = "1.0"
 READ_SECONDS: Final = 30.0  #: for what the log has
-SKEW: Final = timedelta(seconds=10)  #: between the clocks of the servers that lead two streams
 END_SECONDS: Final = 5.0  #: for the end of a turn that was interrupted
 _MODES: Final = ["text/plain", "application/json"]
 _OUR_ID: Final = re.compile(r"[!-~]{1,128}")
@@ -250,15 +246,10 @@ class _Agent:
     @asynccontextmanager
     async def _following(self, task: Task, *, live: bool = True) -> AsyncIterator[Tail]:
         """The log, from where the task begins. Raises: Refusal, if there is no such task; Error."""
-        mesh = self._handle.mesh
-        start = await mesh.io.call(insist(lambda: _start(self._handle, task.work)))
-        if start is None:
+        tail = await following(self._handle, task.work, live=live)
+        if tail is None:
             raise Refusal(rpc.NOT_FOUND, f"{self._address} has no task {task.id!r}")
-
-        def source() -> AsyncIterator[Any]:
-            return follow(mesh.connection, mesh.names, self._address, start=start, follow=live)
-
-        async with aclosing(Tail(mesh.io, source, ahead=1)) as tail:
+        async with aclosing(tail):
             yield tail
 
     async def _list(self, wish: ListParams) -> dict[str, Any]:
@@ -332,32 +323,3 @@ async def _settle(tail: Tail, task: Task, settled: Callable[[], bool], until: st
             task.feed(item)
         else:
             task.work.notice(item)
-
-
-async def _start(handle: ProcessHandle, work: Exchange) -> Start | None:
-    """Where a task begins in the log; None if there is none. On the I/O thread."""
-    mesh, whole = handle.mesh, Start("run", run=work.run)
-    if not work.position:
-        return whole
-    inbox, log = (
-        History(mesh.connection, name) for name in (mesh.names.inbox_stream, mesh.names.event_stream)
-    )
-    try:
-        stored = await inbox.first(mesh.names.inbox(handle.address, "*"), work.position)
-    except errors.NotAllowed:
-        return whole  # the right to watch is not that to read an inbox: then the log alone tells
-    if stored is None or stored.position != work.position or not _is_message(stored.payload):
-        return None
-    subject = mesh.names.events(handle.address)
-    time = datetime.fromisoformat(stored.time) - SKEW
-    found = await log.since(subject, time.isoformat())
-    if found is None and (last := await log.last(subject)) and datetime.fromisoformat(last.time) < time:
-        found = last  # nothing since then, and nothing meanwhile
-    return Start("position", position=found.position) if found else whole
-
-
-def _is_message(payload: bytes) -> bool:
-    with suppress(errors.BadPayload):
-        value = decode(payload)
-        return not isinstance(value, dict) or value.get("kind", "message") == "message"
-    return True

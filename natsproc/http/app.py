@@ -9,12 +9,12 @@ from typing import Any
 from natsproc.client import Mesh, connect
 from natsproc.errors import Error
 
-from . import a2a, events, openapi, records, responses, verbs
+from . import a2a, agui, events, openapi, records, responses, verbs
 from .a2a import AgentCard
 from .access import Authorize, Gate
 from .problems import Problem
 from .request import ClientGone, Receive, Request, Scope, Send
-from .routes import A2A, CARD, EVENTS, LIST, OPENAPI, RECORD, VERBS, Route, route
+from .routes import A2A, AGUI, CARD, EVENTS, LIST, OPENAPI, RECORD, VERBS, Route, route
 from .shared import Shared
 
 HEARTBEAT_SECONDS = 15.0
@@ -128,6 +128,8 @@ class Application:
         gate = Gate(self._authorize, await self._open(), request)
         if where.what == A2A and where.address is not None:
             return await a2a.call(gate, where.address, request, receive, send, self._heartbeat)
+        if where.what == AGUI and where.address is not None:
+            return await agui.run(gate, where.address, request, receive, send, self._heartbeat)
         if where.what in VERBS:
             return await self._post(where, gate, request, receive, send)
         return await self._get(where, gate, request, receive, send)

@@ -35,21 +35,22 @@ RECORD: Final = "record"
 EVENTS: Final = "events"
 A2A: Final = "a2a"
 CARD: Final = "agent-card.json"
+AGUI: Final = "ag-ui"
 
 _CARD_PATH: Final = f"{A2A}/.well-known/{CARD}"
-_WORDS: Final = (*VERBS, RECORD, EVENTS, A2A)
+_WORDS: Final = (*VERBS, RECORD, EVENTS, A2A, AGUI)
 
 
 @dataclass(frozen=True)
 class Route:
     """What a path names."""
 
-    what: str  #: LIST, OPENAPI, RECORD, EVENTS, A2A, CARD or one of VERBS
+    what: str  #: LIST, OPENAPI, RECORD, EVENTS, A2A, CARD, AGUI or one of VERBS
     address: Address | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
-        return ("POST", "OPTIONS") if self.what in (*VERBS, A2A) else ("GET", "HEAD", "OPTIONS")
+        return ("POST", "OPTIONS") if self.what in (*VERBS, A2A, AGUI) else ("GET", "HEAD", "OPTIONS")
 
 
 def route(path: str, namespace: str) -> Route:

@@ -254,10 +254,34 @@ class _Agent:
 
     async def _list(self, wish: ListParams) -> dict[str, Any]:
         """The tasks of the latest run: its messages, or if it has taken none, itself."""
+        lean, since = not wish.includeArtifacts, wish.statusTimestampAfter
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                tasks = await self._tasks(lean)
+        except TimeoutError:
+            raise errors.NoServer("the log cannot be read in time; try again") from None
+        found = [
+            task
+            for task in tasks
+            if wish.contextId in ("", task.context)
+            and wish.status in ("", state_name(task.work.state))
+            and (since is None or _time(task) >= since)
+        ]
+        found.sort(key=_place, reverse=True)
+        rest = [task for task in found if not wish.pageToken or _place(task) < wish.pageToken]
+        page = rest[: wish.pageSize]
+        return {
+            "tasks": [task.to_json(history=wish.historyLength, artifacts=not lean) for task in page],
+            "nextPageToken": _place(page[-1]) if len(rest) > len(page) else "",
+            "pageSize": len(page),
+            "totalSize": len(found),
+        }
+
+    async def _tasks(self, lean: bool) -> list[Task]:
         run, tasks, going = self._record.run, list[Task](), list[Task]()
         whole = Task(self._address, Exchange(run))
-        whole.lean = not wish.includeArtifacts
-        async with self._following(whole, live=False) as tail, asyncio.timeout(READ_SECONDS):
+        whole.lean = lean
+        async with self._following(whole, live=False) as tail:
             async for item in tail:
                 if not isinstance(item, Event) or item.run != run:
                     continue
@@ -265,29 +289,13 @@ class _Agent:
                 position = item.data.get("position") if item.type == "received" else None
                 if isinstance(position, int):
                     task = Task(self._address, Exchange(run, position))
-                    task.lean = whole.lean
+                    task.lean = lean
                     tasks.append(task)
                     going.append(task)
                 for task in going:
                     task.feed(item)
                 going = [task for task in going if not task.work.over]
-        since = wish.statusTimestampAfter
-        found = [
-            task
-            for task in tasks or [whole]
-            if wish.contextId in ("", task.context)
-            and wish.status in ("", state_name(task.work.state))
-            and (since is None or _time(task) >= since.astimezone(UTC))
-        ]
-        found.sort(key=_place, reverse=True)
-        rest = [task for task in found if not wish.pageToken or _place(task) < wish.pageToken]
-        page = rest[: wish.pageSize]
-        return {
-            "tasks": [task.to_json(history=wish.historyLength, artifacts=not whole.lean) for task in page],
-            "nextPageToken": _place(page[-1]) if len(rest) > len(page) else "",
-            "pageSize": len(page),
-            "totalSize": len(found),
-        }
+        return tasks or [whole]
 
 
 def _place(task: Task) -> str:

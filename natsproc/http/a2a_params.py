@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -21,6 +21,13 @@ def _one_content(part: dict[str, Any]) -> dict[str, Any]:
 
 
 Part = Annotated[dict[str, Any], AfterValidator(_one_content)]
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("there is no such time") from None
 
 
 class Metadata(BaseModel):
@@ -74,5 +81,5 @@ class ListParams(BaseModel):
     pageSize: Annotated[int, Field(ge=1, le=100)] = 50
     pageToken: str = ""
     historyLength: Annotated[int, Field(ge=0)] | None = None
-    statusTimestampAfter: datetime | None = None
+    statusTimestampAfter: Annotated[datetime, AfterValidator(_in_utc)] | None = None
     includeArtifacts: bool = False

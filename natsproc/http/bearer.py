@@ -34,7 +34,10 @@ class Bearers:
         """`mesh` is this server's own, and open; whoever has `token` acts as it, without any bounds."""
         self._mesh = mesh
         self._token = token.encode()
-        self._meshes: OrderedDict[str, asyncio.Task[Mesh]] = OrderedDict()
+        self._meshes: OrderedDict[str, Mesh] = (
+            OrderedDict()
+        )  # the one that was asked for longest ago comes first
+        self._coming: dict[str, asyncio.Task[Mesh]] = {}
         self._opening = asyncio.Semaphore(OPENING)
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -59,22 +62,27 @@ class Bearers:
         return True if self._token and hmac.compare_digest(token.encode(), self._token) else None
 
     async def _mesh_of(self, line: str) -> Mesh | None:
-        opening = self._meshes.get(line)
-        if opening is not None and opening.done() and not _is_good(opening):
-            self._drop(line)  # it has ended, or was refused
-            opening = None
+        if (mesh := self._meshes.get(line)) is not None:
+            if not mesh.connection.closed.is_set():
+                self._meshes.move_to_end(line)
+                return mesh
+            self._drop(line)  # it has ended
+        opening = self._coming.get(line)
         if opening is None:
             credential = self._accepted(line)
             if credential is None:
                 return None
-            opening = self._meshes[line] = asyncio.create_task(self._open(credential))
-            if len(self._meshes) > MOST:
-                self._drop(next(iter(self._meshes)))
-        self._meshes.move_to_end(line)
+            opening = self._coming[line] = asyncio.create_task(self._open(line, credential))
+            opening.add_done_callback(lambda done: self._came(line, done))
         try:
             return await asyncio.shield(opening)
         except NotAllowed:
             return None
+
+    def _came(self, line: str, opening: asyncio.Task[Mesh]) -> None:
+        self._coming.pop(line)
+        if not opening.cancelled():
+            opening.exception()  # whoever waits hears of it, if anybody still does
 
     def _accepted(self, line: str) -> Credential | None:
         """Read it, if it is one of this mesh; the server is yet to find whether it is true."""
@@ -86,11 +94,15 @@ class Bearers:
         meant = credential.prefix in ("", self._mesh.names.prefix)
         return credential if ours and meant and not credential.expired else None
 
-    async def _open(self, credential: Credential) -> Mesh:
+    async def _open(self, line: str, credential: Credential) -> Mesh:
         own = self._mesh.connection.endpoint
         mesh = Mesh(lambda: _as(own, credential), self._mesh.names, self._mesh.namespace)
         async with self._opening:
-            return await mesh.__aenter__()
+            await mesh.__aenter__()
+        self._meshes[line] = mesh
+        if len(self._meshes) > MOST:  # only now that the server has taken it: a forged one drives nobody out
+            self._drop(next(iter(self._meshes)))
+        return mesh
 
     def _drop(self, line: str) -> None:
         """Let a connection go: what still streams there breaks off, and its client comes again."""
@@ -100,6 +112,7 @@ class Bearers:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        await asyncio.gather(*self._coming.values(), return_exceptions=True)
         for line in list(self._meshes):
             self._drop(line)
         await asyncio.gather(*self._closing)
@@ -122,12 +135,6 @@ def _as(own: Endpoint, credential: Credential) -> Endpoint:
     )
 
 
-def _is_good(opening: asyncio.Task[Mesh]) -> bool:
-    if opening.cancelled() or opening.exception() is not None:
-        return False
-    return not opening.result().connection.closed.is_set()
-
-
-async def _closed(opening: asyncio.Task[Mesh]) -> None:
+async def _closed(mesh: Mesh) -> None:
     with suppress(Error):
-        await (await opening).__aexit__()
+        await mesh.__aexit__()

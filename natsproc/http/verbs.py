@@ -18,6 +18,7 @@ from .request import Receive, Request, Send, read_json
 from .routes import Right
 
 MOST_SECONDS: Final = 300.0  #: that a request waits for a receipt or a reply
+MOST_HOLD_SECONDS: Final = 10 * 365 * 86400.0  #: that a command is kept
 MARGIN_SECONDS: Final = 5.0  #: behind the grace time of a cancel
 
 Id = Annotated[
@@ -60,7 +61,10 @@ class Command(Body):
     reason: Reason = ""
     epoch: int | None = Field(None, description="Good for this epoch only.")
     hold: float = Field(
-        0.0, ge=0, description="Seconds for which it is kept if nobody serves the process now."
+        0.0,
+        ge=0,
+        le=MOST_HOLD_SECONDS,
+        description="Seconds for which it is kept if nobody serves the process now.",
     )
     timeout: Seconds = 5.0
 

@@ -270,6 +270,7 @@ async def test_errors_are_those_of_the_protocol(mesh, base, id):
             (call % ("SendMessage", "7"), -32602),
             (call % ("SendMessage", '{"message":{"messageId":"m","role":"ROLE_USER","parts":[{}]}}'), -32602),
             (call % ("ListTasks", '{"pageSize":0}'), -32602),
+            (call % ("ListTasks", '{"statusTimestampAfter":"0001-01-01T00:00:00+14:00"}'), -32602),
             (call % ("GetTask", '{"id":"x","historyLength":-1}'), -32602),
             (call % ("GetExtendedAgentCard", "{}"), -32004),
             ("[" * 100_000, -32700),

@@ -330,6 +330,7 @@ async def test_the_description_is_valid_and_true(mesh, http):
 
 
 PROBLEMS = [
+    ("POST", "/job/pause", {"hold": 1e300}, 422, None),
     ("GET", "/nobody", None, 404, "NoSuchProcess"),
     ("GET", "/nobody/events", None, 404, "NoSuchProcess"),
     ("GET", "/a/b/c/d", None, 404, None),

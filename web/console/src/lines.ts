@@ -20,7 +20,7 @@ export const PLAIN: Style = { fg: -1, bg: -1, marks: "" };
 export const WIDEST = 4000; // characters; what is longer goes on in another line
 
 // one escape sequence, or one control character
-const CONTROL = /\x1b(?:\[([0-9;:?<=>]*)[ -/]*([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\|$)|[PX^_][^\x1b]*(?:\x1b\\|$)|[ -/]*[0-~])|\r*\n|[\x00-\x09\x0b-\x1f\x7f-\x9f]/;
+const CONTROL = /\x1b(?:\[([0-9;:?<=>]*)[ -/]*([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\|$)|[PX^_][^\x1b]*(?:\x1b\\|$)|[ -/]*[0-~])|\r+\n?|[\x00-\x0c\x0e-\x1f\x7f-\x9f]/;
 const UNFINISHED = /\x1b(?:\[[0-9;:?<=>]*[ -/]*|\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*\x1b?|[ -/]*)?$/;
 const LONGEST_ESCAPE = 256;
 
@@ -161,11 +161,11 @@ export class Pen {
 
   #obey([all, parameters = "", final = ""]: RegExpExecArray, paper: Paper): void {
     if (all.endsWith("\n")) return this.#newLine(paper);
-    if (all === "\r") {
+    if (all[0] === "\r") {
       if (this.#line) this.#line.redrawn = true;
       this.#column = 0;
     } else if (all === "\b") this.#column = Math.max(0, this.#column - 1);
-    else if (all === "\t") this.#column += 8 - (this.#column % 8);
+    else if (all === "\t") this.#column = Math.min(WIDEST - 1, this.#column + 8 - (this.#column % 8));
     else if (final === "m" && !/[?<=>]/.test(parameters)) this.#style = restyled(this.#style, parameters);
     else if (final) this.#move(final, parameters, paper);
   }

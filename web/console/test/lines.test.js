@@ -65,3 +65,10 @@ test("a line without an end is cut into several", () => {
   assert.deepEqual(drawn("x".repeat(2 * WIDEST + 1)).map((line) => line.length), [WIDEST, WIDEST, 1]);
   assert.equal(drawn("\x1b[999999999C", "x")[0].length, WIDEST);
 });
+
+test("what is hostile costs no more time and room than its length", () => {
+  const from = performance.now();
+  assert.deepEqual(drawn("a" + "\r".repeat(1_000_000) + "b"), ["b"]);
+  assert.ok(performance.now() - from < 20_000); // hours, where each one looks for the end of all of them
+  assert.equal(drawn("\t".repeat(100_000) + "b")[0].length, WIDEST);
+});

@@ -133,10 +133,13 @@ async def _as_it_is(handle: ProcessHandle, work: Exchange) -> Exchange | None:
     tail = await following(handle, work, live=False)
     if tail is None:
         return None
-    async with aclosing(tail), asyncio.timeout(READ_SECONDS):
-        async for item in tail:
-            if isinstance(item, Event):
-                work.feed(item)
+    try:
+        async with aclosing(tail), asyncio.timeout(READ_SECONDS):
+            async for item in tail:
+                if isinstance(item, Event):
+                    work.feed(item)
+    except TimeoutError:
+        raise errors.NoServer("the log cannot be read in time; try again") from None
     return work
 
 
@@ -176,9 +179,15 @@ async def _follow(tail: Tail, going: Run, send: Send, heartbeat: float) -> None:
         for item in items:
             if isinstance(item, Event):
                 said += going.feed(item)
+            else:
+                work.notice(item)
+                if item.type == "gap":
+                    said.append({"type": "CUSTOM", "name": "gap", "value": item.data})
             caught_up = caught_up or item.type == "caught_up"
             if work.over or (caught_up and work.asks):
                 return await _write(send, said)
+            if caught_up and work.lost and work.position and work.message is None:
+                raise errors.Refused("what became of the message is not known: that part of the log is gone")
         await _write(send, said)
 
 

@@ -13,7 +13,7 @@ from natsproc.bus.history import History
 from natsproc.bus.start import Start
 from natsproc.bus.tail import follow
 from natsproc.handle import ProcessHandle
-from natsproc.protocol.messages import decode
+from natsproc.protocol.messages import Entry, decode
 from natsproc.tail import Tail
 
 from .exchange import Exchange
@@ -53,7 +53,13 @@ async def _start(handle: ProcessHandle, work: Exchange) -> Start | None:
     found = await log.since(subject, time.isoformat())
     if found is None and (last := await log.last(subject)) and datetime.fromisoformat(last.time) < time:
         found = last  # nothing since then, and nothing meanwhile
-    return Start("position", position=found.position) if found else whole
+    if found is None:
+        return whole
+    first = await log.first(subject, 1)
+    is_first = first is not None and first.position == found.position
+    if is_first and (Entry.parse(found.payload).offset or 0) > 1:
+        return whole  # what was before is gone, and who reads from where the run began hears of it
+    return Start("position", position=found.position)
 
 
 def _is_message(payload: bytes) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+import nats
 import pytest
 from ag_ui.core import Event, RunAgentInput, UserMessage
 from chatting import base, chatting, id, mesh  # noqa: F401
@@ -130,3 +131,19 @@ async def test_what_is_no_run_is_refused_before_it_starts(mesh, client, id):
         nobody = await client.http.post(client.url, json={}, headers={"x-user": "bob"})
         assert nobody.status_code == 422
         assert (await httpx.AsyncClient().post(client.url, json={})).status_code == 401
+
+
+async def test_what_is_gone_from_the_log_is_told(mesh, client, id):
+    async with chatting(mesh, id):
+        first = await client.run(asked("echo"))
+        had = {"id": first[1].message_id, "role": "assistant", "content": ""}
+        connection = await nats.connect(mesh.url)
+        subject = mesh.names.events(mesh.process(id).address)
+        await connection.jetstream().purge_stream(mesh.names.event_stream, subject=subject, keep=1)
+        await connection.close()
+        given = asked("echo", run="r2")
+        given["messages"].append(had)
+        async with asyncio.timeout(30):
+            after = await client.run(given)
+        assert kinds(after)[-1] == "RUN_ERROR"
+        assert "gone" in after[-1].message

@@ -101,6 +101,7 @@ export class Pen {
   #up = 0; // lines between the pen and the last one
   #column = 0;
   #style = PLAIN;
+  #blanks = 16 * WIDEST; // that moves may still leave behind them
   #rest = ""; // an escape sequence that is not complete
 
   /** Whether the line it is on goes on with what is written next. */
@@ -136,11 +137,15 @@ export class Pen {
   #draw(text: string, paper: Paper): void {
     for (let from = 0; from < text.length; ) {
       const line = this.#here(paper);
+      const blank = Math.max(0, this.#column - line.length);
+      if (blank > this.#blanks) this.#column = line.length;
+      else this.#blanks -= blank;
       const room = Math.max(1, WIDEST - this.#column);
       const part = text.slice(from, from + room);
       this.#column = line.put(this.#column, part, this.#style);
       paper.change(line);
       from += part.length;
+      this.#blanks = Math.min(16 * WIDEST, this.#blanks + 16 * part.length);
       if (this.#column >= WIDEST) this.#newLine(paper);
     }
   }

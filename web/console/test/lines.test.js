@@ -71,4 +71,6 @@ test("what is hostile costs no more time and room than its length", () => {
   assert.deepEqual(drawn("a" + "\r".repeat(1_000_000) + "b"), ["b"]);
   assert.ok(performance.now() - from < 20_000); // hours, where each one looks for the end of all of them
   assert.equal(drawn("\t".repeat(100_000) + "b")[0].length, WIDEST);
+  const size = drawn("\x1b[3000Cx\n".repeat(2000)).join("").length;
+  assert.ok(size < 200_000, `${size} characters`);
 });

@@ -156,6 +156,7 @@ export class Fold {
     if (line && this.#lineRows.get(line) !== this.rows.length - 1 && !line.redrawn) pen.lift();
     const paper = new Sheet(this, item, stream);
     pen.write(outputText(item.data), paper);
+    paper.settle();
     if (!paper.used) this.#widen(item);
   }
 
@@ -232,6 +233,7 @@ export class Fold {
 /** Where a pen writes the output of one event. */
 class Sheet implements Paper {
   used = false;
+  readonly #changed = new Set<Line>();
   #begun = 0;
   #fold: Fold;
   #item: Item;
@@ -245,12 +247,19 @@ class Sheet implements Paper {
 
   begin(line: Line): void {
     this.used = true;
+    this.settle();
     this.#fold._begin(line, this.#item, this.#stream, this.#begun++);
   }
 
   change(line: Line): void {
     this.used = true;
-    this.#fold._change(line, this.#item);
+    this.#changed.add(line);
+  }
+
+  /** Show what has changed: once, however often it was drawn over. */
+  settle(): void {
+    for (const line of this.#changed) this.#fold._change(line, this.#item);
+    this.#changed.clear();
   }
 
   above(count: number): Line | undefined {

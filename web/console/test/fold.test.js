@@ -121,3 +121,10 @@ test("questions are open until somebody answers or the run ends", () => {
   assert.deepEqual([...openQuestions([asked("a"), asked("b"), event("answered", { ask: "a" })]).keys()], ["b"]);
   assert.equal(openQuestions([asked("a"), event("exited", {})]).size, 0);
 });
+
+test("a line that is drawn over and over costs no more than what is written", () => {
+  const from = performance.now();
+  const found = rows(output("a".repeat(3990) + "\rx".repeat(500_000)));
+  assert.deepEqual(lined(found), ["x" + "a".repeat(3989)]);
+  assert.ok(performance.now() - from < 12_000); // half a minute, where it is shown each time
+});

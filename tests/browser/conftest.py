@@ -14,12 +14,12 @@ from urllib.request import urlopen
 
 import pytest
 import pytest_asyncio
-from harness import ROOT, wait_for
+from browsing import PICTURES, line
+from harness import wait_for
 from homes import a_home
 from playwright.async_api import Browser, Page, async_playwright
 from webclient import ASSETS, CONSOLE, bundled
 
-import natsproc as sdk
 from natsproc.server import embedded
 from natsproc.server.home import Home
 
@@ -28,7 +28,6 @@ ARGUMENTS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-features=LocalNetworkAccessChecks",
 )  # fmt: skip
-PICTURES = ROOT / "test-artifacts" / "browser"  # to be looked at
 _LOST = re.compile(r"WebSocket connection to .* failed")  # what Chromium says of a server that is away
 
 Opener = Callable[..., Awaitable[Page]]
@@ -67,11 +66,6 @@ def _answers(url: str) -> bool:
     with suppress(OSError), urlopen(url, timeout=5):
         return True
     return False
-
-
-def line(*can: str, on: str = "*/*", name: str = "ann", **options: Any) -> str:
-    """A credential in one line."""
-    return sdk.grant(name, can or ["watch", "send", "control"], on.split(","), **options).line
 
 
 def address_of(home: Home) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from conftest import PICTURES, line
+from browsing import PICTURES, line
 from harness import free_port, wait_for
 from homes import a_home, servers_of
 from link import Link

@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 import pytest_asyncio
-from conftest import PICTURES
+from browsing import PICTURES
 from harness import ROOT, wait_for
 from homes import a_home
 from playwright.async_api import Browser, Locator, Page, Route, expect

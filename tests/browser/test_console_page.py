@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PICTURES, line
+from browsing import PICTURES, line
 from harness import wait_for
 from homes import NATSPROC, connect, natsproc, servers_of
 from owners import COUNTS, TALKS, owner

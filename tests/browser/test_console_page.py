@@ -172,9 +172,10 @@ async def test_answer_send_pause_and_interrupt_with_receipts(console, tmp_path):
 async def test_cancel_asks_first(console, tmp_path):
     with owner(tmp_path, "build", TALKS) as process:
         page = await console("default/build")
-        await page.get_by_role("button", name="Cancel").click()
+        await page.get_by_role("button", name="Cancel", exact=True).click()
         await page.get_by_role("button", name="Leave it running").click()
-        await page.get_by_role("button", name="Cancel").click()
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        await page.get_by_role("button", name="Cancel", exact=True).click()
         await page.get_by_role("button", name="Cancel its run").click()
         await expect(rows(page, "you cancelled it")).to_contain_text("your cancel · applied")
         await asyncio.to_thread(process.wait, 30)
@@ -513,7 +514,11 @@ async def test_all_of_it_from_the_keyboard(console, tmp_path):
     with owner(tmp_path, "build", work), owner(tmp_path, "other", TALKS):
         page = await console()
         await expect(row(page, "other")).to_be_visible()
-        for key in ("?", "Escape", "j", "j", "k"):
+        await page.keyboard.press("?")
+        await expect(page.get_by_role("dialog")).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        for key in ("j", "j", "k"):
             await page.keyboard.press(key)
         await expect(page.locator(".process-row.here")).to_have_count(1)
         await page.keyboard.press("/")

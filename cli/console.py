@@ -38,12 +38,7 @@ def console(
     sender: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Who it acts as; your name and -console.")
     ] = None,
-    at: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST[:PORT]", help="Where browsers reach the pages, if not by their own address."
-        ),
-    ] = None,
+    at: options.PagesAt = None,
     port: Annotated[
         int | None,
         typer.Option(

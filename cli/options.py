@@ -252,6 +252,12 @@ Keys = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The keys to do it with; keys.json of NATSPROC_HOME unless said."),
 ]
+PagesAt = Annotated[
+    str | None,
+    typer.Option(
+        "--at", metavar="HOST[:PORT]", help="Where browsers reach the pages, if not by their own address."
+    ),
+]
 Hold = Annotated[
     float | None,
     typer.Option(

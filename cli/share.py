@@ -24,12 +24,7 @@ BORDER = 2  #: modules of white around a QR code
 def share(
     id: options.Id,
     lasts: Annotated[float | None, options.lasting("How long it may be watched; 1h unless said.")] = None,
-    at: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST[:PORT]", help="Where browsers reach the pages, if not by their own address."
-        ),
-    ] = None,
+    at: options.PagesAt = None,
     qr: Annotated[
         Path | None,
         typer.Option(

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import pytest
 import pytest_asyncio
 from browsing import PICTURES, line
-from harness import wait_for
+from harness import free_port, wait_for
 from homes import a_home
 from playwright.async_api import Browser, Page, async_playwright
 from webclient import ASSETS, CONSOLE, bundled
@@ -54,10 +54,16 @@ def shipped() -> None:
         bundled(CONSOLE, ASSETS / "console")
 
 
+@pytest.fixture(scope="session")
+def origin() -> str:
+    """Of pages that are somebody's own."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str) -> Iterator[Home]:
     with a_home(tmp_path / "home", monkeypatch) as home:
-        embedded.start(home)
+        embedded.start(home, embedded.Wishes(origins=(origin,)))
         wait_for(lambda: _answers(address_of(home)), what="the pages are served")
         yield home
 

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,18 +40,6 @@ def element() -> bytes:
     if os.environ.get("NATSPROC_MUTANT"):
         rolled(ELEMENT, shipped)
     return shipped.read_bytes()
-
-
-@pytest.fixture(scope="session")
-def origin() -> str:
-    return f"http://127.0.0.1:{free_port()}"
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str) -> Iterator[Home]:
-    with a_home(tmp_path / "home", monkeypatch) as home:
-        embedded.start(home, embedded.Wishes(origins=(origin,)))
-        yield home
 
 
 class Site:

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 from browsing import PICTURES, line
-from harness import free_port, wait_for
-from homes import a_home, servers_of
+from harness import wait_for
+from homes import servers_of
 from link import Link
 from owners import owner
 from playwright.async_api import Browser, Locator, Page, Route, expect
@@ -28,7 +28,6 @@ from starlette.staticfiles import StaticFiles
 from webclient import AI_SDK, REACT, pages_of
 
 import natsproc as sdk
-from natsproc.server import embedded
 from natsproc.server.home import Home
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
@@ -66,18 +65,6 @@ COUNTS = """
             await asyncio.sleep(0.002)
         await proc.emit("said", message.data)
 """
-
-
-@pytest.fixture(scope="session")
-def origin() -> str:
-    return f"http://127.0.0.1:{free_port()}"
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str) -> Iterator[Home]:
-    with a_home(tmp_path / "home", monkeypatch) as home:
-        embedded.start(home, embedded.Wishes(origins=(origin,)))
-        yield home
 
 
 class Site:

@@ -131,12 +131,17 @@ class Tail(Follow[Item]):
     ) -> None:
         super().__init__(io, source, ahead)
         self._models = models or {}
-        self.cursor = ""  #: of the last event yielded
+        self._last: Event | None = None
+
+    @property
+    def cursor(self) -> str:
+        """Where to go on: behind the last event yielded."""
+        return self._last.cursor if self._last else ""
 
     async def __anext__(self) -> Item:
-        item = await super().__anext__()
+        item = self._batch.popleft() if self._batch else await super().__anext__()
         if isinstance(item, Event):
-            self.cursor = item.cursor
+            self._last = item
             if self._models and (model := self._models.get(item.type)) is not None:
                 return replace(item, data=_validated(model, item))
         return item

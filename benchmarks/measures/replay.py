@@ -60,6 +60,7 @@ SECTION = Section(
         Contender("natsproc", replayed("ours", "nats"), _ours),
         Contender("natsproc under uvloop", replayed("ours", "nats", uvloop=True), _ours, modules=("uvloop",)),
         Contender("ordered consumer", replayed("bare:ordered", "nats"), _ours),
+        Contender("ordered consumer, iterated", replayed("bare:iterated", "nats"), _ours),
         Contender("push consumer with flow control", replayed("bare:push", "nats"), _ours),
         Contender("Redis XRANGE", replayed("redis", "redis"), filled("redis", "redis", LARGE), modules=("redis",)),
         Contender("SQLite table", replayed("table", "sqlite"), filled("table", "sqlite", LARGE)),
@@ -73,6 +74,7 @@ SECTION = Section(
     ],
     [
         Goal("natsproc", RATE, 2.0, "least", "ordered consumer"),
+        Goal("natsproc", RATE, 2.0, "least", "ordered consumer, iterated"),
         Goal("natsproc", RATE, 0.6, "least", "push consumer with flow control"),
     ],
     rounds=2,

@@ -2,7 +2,8 @@
 
 Writing: `core` (nothing is stored), `fast` (fast-ingest batches, ADR-50), `live` (the same into a stream that
 republishes), `async` (JetStream's publish_async), `await` (each publish awaited). Watching: `core`, `live`.
-Reading: `ordered` (nats-py's ordered consumer), `push` (a push consumer with flow control).
+Reading: `ordered` (nats-py's ordered consumer, with a callback), `iterated` (the same with `async for`), `push` (a push
+consumer with flow control).
 """
 
 from __future__ import annotations
@@ -166,6 +167,13 @@ async def replay(url: str, id: str, on: Callable[[Text], None], how: str) -> Non
     nc = await nats.connect(url)
     js = nc.jetstream()
     subject = f"proc.default.{id}.events"
+    if how == "iterated":
+        subscription = await js.subscribe(
+            subject, stream="PROC_EVENTS", ordered_consumer=True, pending_msgs_limit=-1
+        )
+        async for msg in subscription.messages:
+            on(msg.data)
+        return None
     if how == "ordered":
 
         async def take(msg: Msg) -> None:

@@ -6,8 +6,9 @@ import contextlib
 import enum
 import json
 import math
+import pickle
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -392,3 +393,26 @@ def test_the_line_that_a_tail_prints():
     )
     notice = Notice("gap", {"from": 1, "to": 2}, cursor="x")
     assert notice.to_json() == {"type": "gap", "data": {"from": 1, "to": 2}, "cursor": "x"}
+
+
+def test_an_event_that_was_read_is_as_one_that_was_made():
+    read = Entry(5, 1, 7, "2026-01-01T00:00:00.000Z", "output", ["x"], "c1").event(9, Address("default", "a"))
+    made = Event(
+        7,
+        5,
+        1,
+        "2026-01-01T00:00:00.000Z",
+        "output",
+        ["x"],
+        "c1",
+        position=9,
+        address=Address("default", "a"),
+    )
+    assert type(read) is Event
+    assert read == made
+    assert repr(read) == repr(made)
+    assert pickle.loads(pickle.dumps(read)) == made
+    assert replace(read, offset=8) == replace(made, offset=8)
+    assert hash(replace(read, data=None)) == hash(replace(made, data=None))
+    with pytest.raises(FrozenInstanceError):
+        read.offset = 8

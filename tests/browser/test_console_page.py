@@ -284,6 +284,14 @@ async def test_the_next_run_is_followed_as_the_first(console, tmp_path):
     assert shown["seen"] == list(range(1, len(shown["seen"]) + 1))
 
 
+async def test_a_page_that_is_opened_before_its_process_shows_it_once_it_runs(console, tmp_path):
+    page = await console("default/later")
+    await expect(page.get_by_text("Nothing has run here by this name.")).to_be_visible()
+    with owner(tmp_path, "later", 'await proc.emit("first", 1); await proc.receive()'):
+        await expect(rows(page, "first")).to_be_visible()
+        await expect(page.get_by_text("Nothing has run here by this name.")).to_have_count(0)
+
+
 async def test_the_end_is_followed_until_somebody_scrolls_up(console, tmp_path):
     counts = """
         for n in range(400): await proc.emit("count", n)

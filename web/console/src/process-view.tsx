@@ -19,6 +19,8 @@ import { Timeline } from "./timeline.ts";
 import { Tray, Verbs } from "./verbs.tsx";
 import { duration, plural, visible } from "./words.ts";
 
+const SOON = 250; // milliseconds
+
 /** The charts, which are fetched when somebody first looks at them. */
 function LateMetrics(props: { readonly handle: ProcessHandle; readonly name: string }) {
   const [View, setView] = useState<FunctionComponent<typeof props> | null>(null);
@@ -42,7 +44,11 @@ export function ProcessView({ name }: { readonly name: string }) {
   }, [timeline]);
   useEffect(() => {
     const last = timeline?.last?.run ?? 0;
-    if (timeline && process && !process.ended && process.run > last && last) timeline.again();
+    if (!timeline || !process || process.ended) return;
+    if (process.run > last && last) timeline.again();
+    if (timeline.standing.value !== "absent") return;
+    const later = setTimeout(() => timeline.again(), SOON);
+    return () => clearTimeout(later);
   }, [timeline, process?.run, process?.ended, timeline?.standing.value]);
   const view = place.value.view;
   if (!timeline || !found) return <main class="process" aria-busy="true" />;

@@ -16,7 +16,8 @@ export const MOST = 6000; // items in the window
 const AT_ONCE = 400; // items taken before the page may draw
 const CAUSED = new Set(["received", "answered", "refused", "interrupted", "paused", "resumed", "cancelled", "killed"]);
 
-export type Standing = "reading" | "live" | "ended" | "failed";
+/** `absent`: nothing has ever run under that name. */
+export type Standing = "reading" | "live" | "ended" | "failed" | "absent";
 
 export class Timeline {
   /** What is to be seen, in order. A new array whenever it changes. */
@@ -88,8 +89,9 @@ export class Timeline {
     this.#begin({ n: PAGE });
   }
 
-  /** A run of it begins after the one that ended: follow that. */
+  /** A run of it begins, the first one or one after that which ended: follow that. */
   again(): void {
+    if (this.standing.value === "absent") return this.#begin({ n: PAGE });
     if (this.standing.value !== "ended") return;
     const cursor = this.last?.cursor;
     this.standing.value = "reading";
@@ -203,8 +205,11 @@ export class Timeline {
       if (!signal.aborted) this.standing.value = "ended";
     } catch (error) {
       if (signal.aborted) return;
-      this.standing.value = "failed";
-      this.trouble.value = error instanceof NoSuchProcess || error instanceof AlreadyEnded ? "Nothing of it is stored any more." : sentence(error);
+      const absent = error instanceof NoSuchProcess;
+      this.standing.value = absent ? "absent" : "failed";
+      this.trouble.value = absent
+        ? "Nothing has run here by this name. Once it does, it is shown."
+        : error instanceof AlreadyEnded ? "Nothing of it is stored any more." : sentence(error);
     } finally {
       if (this.#tail === mine) this.#tail = null;
     }

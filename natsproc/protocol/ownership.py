@@ -277,7 +277,9 @@ def _already_running(address: Address, claim: Claim, epoch: int, silent: bool) -
 
 def already_ended(address: Address, run: int) -> AlreadyEnded:
     """The error for an id whose run is over."""
-    return AlreadyEnded(f"run {run} of {address} has ended: start the next one with --restart")
+    return AlreadyEnded(
+        f"run {run} of {address} has ended: start the next one with --restart, in Python with restart=True"
+    )
 
 
 def opening(run: int, cuts: Sequence[Cut], next_offset: int) -> Opening:

@@ -38,7 +38,7 @@ class Reading {
       for await (const item of handle.tail({ n: EVENTS, announce: false, signal: this.#stop.signal })) {
         if (item.type === "caught_up") this.known.value = true;
         if (item.kind === "event" && item.type === "metric") {
-          this.#metrics.add(item.time, item.data);
+          this.#metrics.add(item.time, item.data, item.run);
           this.#timer ??= setTimeout(() => this.#draw(), this.known.value ? REDRAW : 50);
         }
         if (++taken % 1000 === 0) await new Promise((resolve) => setTimeout(resolve, 0));
@@ -80,7 +80,7 @@ function Chart({ series }: { readonly series: Series }) {
     const sizes = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: HEIGHT }));
     void load().then((Plot) => {
       if (gone) return;
-      plot.current = new Plot(optionsOf(name, element), [times as number[], values as number[]], element);
+      plot.current = new Plot(optionsOf(name, element), [times as number[], values as (number | null)[]], element);
       sizes.observe(element);
     });
     return () => {
@@ -90,9 +90,9 @@ function Chart({ series }: { readonly series: Series }) {
       plot.current = null;
     };
   }, [name, look]);
-  useEffect(() => plot.current?.setData([times as number[], values as number[]]), [times.length, values]);
+  useEffect(() => plot.current?.setData([times as number[], values as (number | null)[]]), [times.length, values]);
   let [low, high] = [Infinity, -Infinity];
-  for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  for (const value of values) if (value !== null) [low, high] = [Math.min(low, value), Math.max(high, value)];
   const now = number(values.at(-1) ?? 0);
   return (
     <figure class="chart" role="img" aria-label={`${name}: ${now} now, between ${number(low)} and ${number(high)}`}>

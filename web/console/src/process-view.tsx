@@ -58,7 +58,7 @@ export function ProcessView({ name }: { readonly name: string }) {
       {view === "replay" ? (
         <ReplayView handle={timeline.handle} name={name} />
       ) : view === "metrics" ? (
-        <LateMetrics handle={timeline.handle} name={name} />
+        <LateMetrics key={process?.run} handle={timeline.handle} name={name} />
       ) : (
         <>
           <Timed timeline={timeline} scroller={scroller} name={name} />

@@ -25,3 +25,12 @@ test("metrics are kept by name, and thinned out evenly", () => {
   metrics.add("nonsense", { loss: 1 });
   metrics.add("2026-01-01T00:00:00Z", null);
 });
+
+test("no line leads from one run to the next", () => {
+  const metrics = new Metrics();
+  for (const [second, run] of [[1, 1], [2, 1], [5, 2], [6, 2]]) metrics.add(`2026-01-01T00:00:0${second}Z`, { loss: second }, run);
+  const [{ times, values }] = metrics.all;
+  assert.deepEqual(values, [1, 2, null, 5, 6]);
+  assert.equal(times.length, values.length);
+  assert.deepEqual(times, [...times].sort());
+});

@@ -166,9 +166,9 @@ class ServedControl:
 
     async def start(self, subject: str) -> None:
         """Answer commands from now on."""
-        self._subscription = await self._connection.subscribe(subject, self._hear)
+        self._subscription = await self._connection.nc.listen(subject, self._hear)
 
-    async def _hear(self, msg: Msg) -> None:
+    def _hear(self, msg: Msg) -> None:
         """Take one command. Anything that is not one, or not ours to answer, is left alone."""
         sender = msg.subject.rsplit(".", 1)[1]
         if not reply_is_clients(msg.reply, sender):
@@ -176,14 +176,18 @@ class ServedControl:
         try:
             command = Command.parse(msg.data, sender)
         except BadPayload as error:
-            await self._reply(
-                msg.reply, Receipt("", "", "refused", str(error), sender, self._node, self._epoch)
-            )
-            return
-        task = self.take(command)
+            refused = Receipt("", "", "refused", str(error), sender, self._node, self._epoch)
+            asyncio.create_task(self._reply(msg.reply, refused))
+        else:
+            asyncio.create_task(self._answer(msg.reply, command, self.take(command)))
+
+    async def _answer(self, reply: str, command: Command, task: asyncio.Task[Receipt]) -> None:
+        """Say at once that it is under way, if it is, and in the end what came of it."""
         if not task.done():
-            await self._reply(msg.reply, self._receipt(command, "accepted"))
-        task.add_done_callback(lambda done: self._answer(msg.reply, done))
+            await self._reply(reply, self._receipt(command, "accepted"))
+        await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is None:
+            await self._reply(reply, task.result())
 
     def take(self, command: Command) -> asyncio.Task[Receipt]:
         """Carry out a command, once, beside all others; what it comes to is the final receipt."""
@@ -212,10 +216,6 @@ class ServedControl:
             raise  # and no answer: the true owner's is the one that counts
         except Exception as error:
             return self._receipt(command, "refused", str(error) or repr(error))
-
-    def _answer(self, reply: str, task: asyncio.Task[Receipt]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            asyncio.create_task(self._reply(reply, task.result()))
 
     async def _reply(self, reply: str, receipt: Receipt) -> None:
         receipt = replace(receipt, verified=self._connection.verified)

@@ -36,6 +36,7 @@ from .history import History
 from .registry import Registry
 
 RECHECK_SECONDS = 60.0
+MEANWHILE = 10_000  #: messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,28 +157,35 @@ class InboxReader:
         self._cursors = dict(cursors)  # sender → position of the last message handed over
         self._history = History(connection, names.inbox_stream)
         self._lock = asyncio.Lock()
-        self._again = asyncio.Event()
-        self._forget = connection.on_reconnect(self._again.set)
+        self._meanwhile: list[Msg] | None = None  # what comes while the stream is read
+        self._again = False  # the stream is to be read once more
+        self._forget = connection.on_reconnect(self._look_again)
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Subscribe, then hand over what is stored already. Raises: NotAllowed, Closed."""
-        self._subscription = await self._connection.subscribe(
-            self._names.delivered(self._address), self._hear, max_messages=10_000
+        self._subscription = await self._connection.nc.listen(
+            self._names.delivered(self._address), self._hear
         )
         await insist(self._catch_up)
-        self._task = asyncio.create_task(self._keep())
+        self._timer = asyncio.get_running_loop().call_later(RECHECK_SECONDS, self._recheck)
 
-    async def _hear(self, msg: Msg) -> None:
+    def _hear(self, msg: Msg) -> None:
+        if self._meanwhile is None:
+            self._take(msg)
+        elif len(self._meanwhile) < MEANWHILE:  # else it shows as a hole
+            self._meanwhile.append(msg)
+
+    def _take(self, msg: Msg) -> None:
         headers = msg.headers or {}
         sender = msg.subject.rsplit(".", 1)[1]
         position, previous = int(headers.get("Nats-Sequence", 0)), int(headers.get("Nats-Last-Sequence", 0))
-        async with self._lock:
-            if previous > self._cursors.get(sender, 0):
-                self._again.set()  # a hole: the reader of the stream takes this one along
-            else:
-                self._hand_over(sender, position, msg.data)
+        if previous > self._cursors.get(sender, 0):
+            self._look_again()  # a hole: the reader of the stream takes this one along
+        else:
+            self._hand_over(sender, position, msg.data)
 
     def _hand_over(self, sender: str, position: int, payload: bytes) -> None:
         if position > self._cursors.get(sender, 0):
@@ -186,36 +194,54 @@ class InboxReader:
                 self._sink(Message.parse(payload, sender, position))
 
     async def _catch_up(self) -> None:
-        """Read whatever lies in the stream behind what was handed over."""
+        """Read whatever lies in the stream behind what was handed over, and then take what came meanwhile."""
+        async with self._lock:
+            meanwhile: list[Msg] = []
+            self._meanwhile = meanwhile
+            try:
+                await self._read()
+            finally:
+                self._meanwhile = None
+                for msg in meanwhile:
+                    self._take(msg)
+
+    async def _read(self) -> None:
         subjects = f"{self._names.inbox(self._address, '*')}"
         info = await self._connection.api(
             f"STREAM.INFO.{self._names.inbox_stream}", {"subjects_filter": subjects}
         )
         for subject in info["state"].get("subjects") or ():
             sender = subject.rsplit(".", 1)[1]
-            async with self._lock:
-                async for entries in self._history.read(subject, self._cursors.get(sender, 0)):
-                    for entry in entries:
-                        self._hand_over(sender, entry.position, entry.payload)
+            async for entries in self._history.read(subject, self._cursors.get(sender, 0)):
+                for entry in entries:
+                    self._hand_over(sender, entry.position, entry.payload)
 
-    async def _keep(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(RECHECK_SECONDS):
-                    await self._again.wait()
-            except TimeoutError:
-                pass
-            self._again.clear()
+    def _recheck(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(RECHECK_SECONDS, self._recheck)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Have the stream read, in a task that lives no longer than that: an idle process has none."""
+        self._again = True
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_up())
+
+    async def _keep_up(self) -> None:
+        while self._again:
+            self._again = False
             try:
                 await self._connection.wait_connected()
                 await self._catch_up()
             except Error:
-                self._again.set()
+                self._again = True
                 await asyncio.sleep(0.2)
+        self._task = None
 
     async def close(self) -> None:
         """Hand over nothing more."""
         self._forget()
+        if self._timer:
+            self._timer.cancel()
         if self._task:
             self._task.cancel()
         await self._connection.unsubscribe(self._subscription)

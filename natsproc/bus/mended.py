@@ -38,6 +38,17 @@ def _header_name(name: str) -> str | None:
     return None if any(c.isspace() for c in name) else name
 
 
+class _Listening(Subscription):
+    """A subscription with nothing but a handler, where nats-py gives each a queue, a task and some 5 KB."""
+
+    def __init__(self, client: Client, number: int, subject: str, handler: Callable[[Msg], object]) -> None:
+        self._conn, self._id, self._subject, self.handler = client, number, subject, handler
+
+
+for _name, _value in vars(Subscription(None)).items():  # what nats-py looks at is the same for all of them
+    setattr(_Listening, _name, _value)
+
+
 class MendedClient(Client):
     """Turns away, before it says anything, from a server that is not the one it looks for.
 
@@ -48,23 +59,14 @@ class MendedClient(Client):
     on_ended: Callable[[str], None] = staticmethod(lambda said: None)
     """Hears that the server has ended the session, because the credential has expired or was revoked."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._listening: dict[int, Callable[[Msg], object]] = {}
-
     async def listen(self, subject: str, handler: Callable[[Msg], object]) -> Subscription:
         """Subscribe; `handler`, which must not wait, is called as a message is read, without queue and task between."""
-        number = self._sid + 1
-        self._listening[number] = handler
-        try:
-            return await self.subscribe(subject)
-        except BaseException:
-            del self._listening[number]
-            raise
-
-    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
-        self._listening.pop(sid, None)
-        super()._remove_sub(sid, max_msgs)
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        self._sid += 1
+        subscription = self._subs[self._sid] = _Listening(self, self._sid, subject, handler)
+        await self._send_subscribe(subscription)
+        return subscription
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and (wrong := self._wrong(info)):
@@ -76,10 +78,10 @@ class MendedClient(Client):
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Pass over what is not UTF-8, or has headers that are none: anybody may send that to anybody."""
         with suppress(UnicodeError, IndexError, ValueError):
-            if handler := self._listening.get(sid):
+            if type(subscription := self._subs.get(sid)) is _Listening:
                 msg = self._build_message(sid, subject, reply, data, await self._process_headers(headers))
                 try:
-                    handler(msg)
+                    subscription.handler(msg)
                 except Exception as error:
                     await self._error_cb(error)
             else:

@@ -72,7 +72,7 @@ class Audience:
 
     async def start(self) -> None:
         """Count from now on. Raises: Closed."""
-        self._subscription = await self._connection.subscribe(self._subject, self._hear)
+        self._subscription = await self._connection.nc.listen(self._subject, self._hear)
 
     async def close(self) -> None:
         """Count no more."""
@@ -80,7 +80,7 @@ class Audience:
             self._sweeping.cancel()
         await self._connection.unsubscribe(self._subscription)
 
-    async def _hear(self, msg: Msg) -> None:
+    def _hear(self, msg: Msg) -> None:
         with suppress(BadPayload):
             said = decode_object(msg.data, "announcement")
             viewer = (msg.subject.rsplit(".", 1)[1], str(said.get("viewer", ""))[:64])

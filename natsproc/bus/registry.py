@@ -138,10 +138,9 @@ class Registry:
         Returns how to stop that.
         """
 
-        async def heard(msg: Msg) -> None:
-            changed(parse_record(msg.data, address))
-
-        subscription = await self._connection.subscribe(self._names.record(address), heard)
+        subscription = await self._connection.nc.listen(
+            self._names.record(address), lambda msg: changed(parse_record(msg.data, address))
+        )
         return lambda: self._connection.unsubscribe(subscription)
 
     async def watch(self, namespace: str | None = None, *, present: bool = False) -> AsyncIterator[Change]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -141,11 +142,11 @@ async def test_a_message_whose_announcement_is_lost_is_read_with_the_next(server
     hear = inbox.InboxReader._hear
     dropped = []
 
-    async def deaf(self, msg):
+    def deaf(self, msg):
         if not dropped:
             dropped.append(msg)
         else:
-            await hear(self, msg)
+            hear(self, msg)
 
     monkeypatch.setattr(inbox.InboxReader, "_hear", deaf)
     async with natsproc.connect(server.url) as mesh, mesh.own("listener") as proc:
@@ -153,6 +154,30 @@ async def test_a_message_whose_announcement_is_lost_is_read_with_the_next(server
             await mesh.process("listener").send(number)
         assert [(await proc.receive(timeout=20)).data for _ in range(3)] == [0, 1, 2]
         assert len(dropped) == 1
+
+
+async def test_a_message_that_comes_while_the_inbox_is_read_is_taken_after_it(server, monkeypatch):
+    await make_mesh(server.url)
+    read, hear = inbox.InboxReader._read, inbox.InboxReader._hear
+    heard, reading = [], threading.Event()
+
+    async def read_for_long(self):
+        await read(self)
+        reading.set()
+        while not heard:
+            await asyncio.sleep(0.01)
+
+    def note(self, msg):
+        hear(self, msg)
+        heard.append(msg)
+
+    monkeypatch.setattr(inbox.InboxReader, "_hear", note)
+    async with natsproc.connect(server.url) as mesh, mesh.own("listener") as proc:
+        monkeypatch.setattr(inbox.InboxReader, "_read", read_for_long)
+        mesh.io.post(proc._hosted._inbox._look_again)
+        await asyncio.to_thread(reading.wait, 20)
+        await mesh.process("listener").send("meanwhile")
+        assert (await proc.receive(timeout=20)).data == "meanwhile"
 
 
 async def test_a_node_that_only_lost_its_lease_is_not_called_unreachable(server):

@@ -122,7 +122,13 @@ class Application:
             return await responses.nothing(send, {"Allow": ", ".join(where.methods)})
         if request.method not in where.methods:
             allowed = ", ".join(where.methods)
-            raise Problem(405, f"{request.method} is not for this; {allowed} are", headers={"Allow": allowed})
+            verbs = (
+                f"; what is posted goes to /{{id}}/ and one of {', '.join(VERBS)}"
+                if request.method == "POST"
+                else ""
+            )
+            text = f"{request.method} is not for this; {allowed} are{verbs}"
+            raise Problem(405, text, headers={"Allow": allowed})
         if where.what == OPENAPI:
             return await openapi.described(request, send)
         gate = Gate(self._authorize, await self._open(), request)

@@ -9,6 +9,7 @@ import { describe, noticed } from "./describe.ts";
 import type { Tone } from "./describe.ts";
 
 const TEXT = 64 * 1024; // characters of one streamed text
+const STREAMS = 200; // that are known at once: a process may make up names without end
 
 /** Draws items into `box`, at most `limit` rows of them; new rows go in when `flush` is called. */
 export class Rows implements Paper {
@@ -92,7 +93,7 @@ export class Rows implements Paper {
     if (this.#open !== `output ${stream}`) this.#close();
     this.#open = `output ${stream}`;
     let pen = this.#pens.get(stream);
-    if (!pen) this.#pens.set(stream, (pen = new Pen()));
+    if (!pen) kept(this.#pens, stream, (pen = new Pen()));
     pen.write(text, this);
   }
 
@@ -102,7 +103,7 @@ export class Rows implements Paper {
       const { first = event.offset, size = 0 } = open ?? {};
       const row = this.#close().#headed(event, stream || "text", "accent");
       if (open) row.append("… ");
-      this.#streams.set(stream, (open = { first, row, size }));
+      kept(this.#streams, stream, (open = { first, row, size }));
       this.#open = `token ${stream}`;
     }
     if (open.size < TEXT) open.row.append(visible(text.slice(0, TEXT - open.size)) + (open.size + text.length > TEXT ? "…" : ""));
@@ -203,4 +204,10 @@ function swapped(value: Style["fg"], own: string): string {
 function colour(value: Style["fg"]): string {
   if (typeof value === "string") return value;
   return value < 0 ? "" : value < 16 ? `var(--ansi-${value})` : paletteColour(value);
+}
+
+/** Put it into the map, which lets go of the oldest above so many. */
+function kept<T>(map: Map<string, T>, name: string, value: T): void {
+  map.set(name, value);
+  if (map.size > STREAMS) map.delete(map.keys().next().value!);
 }

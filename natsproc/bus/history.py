@@ -10,7 +10,7 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from nats.aio.msg import Msg
 
@@ -24,7 +24,9 @@ from .connection import ApiError, Connection, Headers, NoResponders
 
 __all__ = ["History", "ReadFailed", "StoredEntry"]
 
-_CHUNK = 1000  # entries in one direct get, or in one list given to a reader
+_FEW = 32  # entries in the first direct get of a read: somebody waits for the first of them
+_AHEAD = 8  # entries that are fetched before it is known whether they are wanted
+_CHUNK = 1000  # entries in each other one, or in one list given to a reader
 _CHUNK_BYTES = 4 * 1024 * 1024  # well below what a server keeps pending before it cuts a client off
 _SUBJECTS = 1000  # the server takes 1,024 in one request
 _NO_MESSAGE = 10037
@@ -67,6 +69,13 @@ def read_failures() -> Iterator[None]:
         if error.code != _UNAVAILABLE:
             raise
         raise ReadFailed(f"the log could not be read: {error}") from error
+
+
+class Ahead(NamedTuple):
+    """The first entries of a read that is about to be made; `History.ahead` begins to fetch them."""
+
+    after: int
+    fetching: asyncio.Future[tuple[list[StoredEntry], int]]
 
 
 class History:
@@ -143,8 +152,12 @@ class History:
             await self.now()
             raise
 
+    def ahead(self, subject: str, after: int) -> Ahead:
+        """Begin to fetch what lies behind position `after`, for a `read` from there or further down."""
+        return Ahead(after, self._fetch(subject, after, _AHEAD))
+
     async def read(
-        self, subject: str, after: int = 0, upto: int | None = None
+        self, subject: str, after: int = 0, upto: int | None = None, *, ahead: Ahead | None = None
     ) -> AsyncGenerator[list[StoredEntry], None]:
         """Give a subject's entries behind position `after` up to `upto`, in order and complete, in lists.
 
@@ -158,7 +171,7 @@ class History:
             with read_failures():
                 last = await self.last_from_leader(subject)
             upto = last.position if last else 0
-        async with aclosing(self._lists(subject, after, upto)) as lists:
+        async with aclosing(self._lists(subject, after, upto, ahead)) as lists:
             async for entries in lists:
                 wanted = [entry for entry in entries if entry.position <= upto]
                 if wanted:
@@ -169,16 +182,22 @@ class History:
         if after < upto:
             await self._make_sure(subject, after, upto)
 
-    async def _lists(self, subject: str, after: int, upto: int) -> AsyncGenerator[list[StoredEntry], None]:
+    async def _lists(
+        self, subject: str, after: int, upto: int, ahead: Ahead | None = None
+    ) -> AsyncGenerator[list[StoredEntry], None]:
         """As `read`, as some replica has it, and maybe beyond. One list is fetched while another is dealt with."""
-        fetching = self._fetch(subject, after) if after < upto else None
+        if ahead and (known := await self._behind(ahead, after)):
+            after = known[-1].position
+            yield known
+        fetching = self._fetch(subject, after, _FEW) if after < upto else None
         long = False
         try:
             while fetching:
                 entries, pending = await fetching
                 after = entries[-1].position if entries else upto
                 long = pending > _CHUNK and not self.connection.gated
-                fetching = self._fetch(subject, after) if pending and after < upto and not long else None
+                more = pending and after < upto and not long
+                fetching = self._fetch(subject, after, _CHUNK) if more else None
                 yield entries
         finally:
             if fetching:
@@ -188,9 +207,16 @@ class History:
                 async for entries in bulk:
                     yield entries
 
-    def _fetch(self, subject: str, after: int) -> asyncio.Future[tuple[list[StoredEntry], int]]:
+    async def _behind(self, ahead: Ahead, after: int) -> list[StoredEntry]:
+        """What was fetched ahead of what lies behind position `after`."""
+        if after < ahead.after:
+            return []
+        entries, _ = await ahead.fetching
+        return [entry for entry in entries if entry.position > after]
+
+    def _fetch(self, subject: str, after: int, most: int) -> asyncio.Future[tuple[list[StoredEntry], int]]:
         async def fetch() -> tuple[list[StoredEntry], int]:
-            body = {"seq": after + 1, "next_by_subj": subject, "batch": _CHUNK, "max_bytes": _CHUNK_BYTES}
+            body = {"seq": after + 1, "next_by_subj": subject, "batch": most, "max_bytes": _CHUNK_BYTES}
             async with self.connection.reads:
                 return await self._batch(body)
 

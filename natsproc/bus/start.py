@@ -5,6 +5,7 @@ Only what has to be shown is read: an offset is found by binary search, with the
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,16 +48,19 @@ async def read_claim(claims: Bucket, address: Address) -> tuple[Claim | None, in
 
 async def reader_at(
     start: Start, history: History, claims: Bucket, address: Address, subject: str, *, until_end: bool
-) -> Reader:
-    """Return a reader of that subject which begins there.
+) -> tuple[Reader, int | None]:
+    """Return a reader of that subject which begins there, and the log's end as it was, for its first read.
 
+    The end is None if there may be more that the reader has to see. Listen to what comes live before you call it.
     Raises: NoSuchProcess; BadPayload (the cursor is of another log); and as the reads it takes.
     """
-    # The log's end before the claim: what the claim does not know of yet then lies behind that end.
-    last = await history.last_from_leader(subject)
-    claim, _ = await read_claim(claims, address)
+    last, (claim, _) = await asyncio.gather(history.last_from_leader(subject), read_claim(claims, address))
     if claim is None and last is None:
         raise NoSuchProcess(f"no process {address} has run here: `natsproc ps -a` shows what has")
+    if not (start.kind in ("first", "cursor") or (claim and _cut_of(start, claim))):
+        # It begins where the log ends, or is found from there: what a claim that is read after that does not know
+        # of yet lies behind that end.
+        claim, _ = await read_claim(claims, address)
     cuts = claim.cuts if claim else ()
     options: dict[str, Any] = {}
     if start.kind == "cursor" and start.cursor:
@@ -71,17 +75,25 @@ async def reader_at(
         found = await _first_of(history, subject, start)
         options = await _from(history, subject, found, cuts) if found else {"position": last.position}
     elif start.kind == "run" and claim:
-        options = _at_run(start.run, claim, last, address, until_end)
-    return Reader(cuts=cuts, follow_runs=not until_end, address=address, **options)
+        options = _at_run(start, claim, last, address, until_end)
+    reader = Reader(cuts=cuts, follow_runs=not until_end, address=address, **options)
+    end = last.position if last else 0
+    return reader, end if end >= reader.position else None
+
+
+def _cut_of(start: Start, claim: Claim) -> Cut | None:
+    """Where the run that is meant begins; None if that is not recorded yet, or no run is meant."""
+    run = start.run or claim.run
+    return next((cut for cut in claim.cuts if cut.run == run), None) if start.kind == "run" else None
 
 
 def _at_run(
-    run: int | None, claim: Claim, last: StoredEntry | None, address: Address, until_end: bool
+    start: Start, claim: Claim, last: StoredEntry | None, address: Address, until_end: bool
 ) -> dict[str, Any]:
+    run = start.run
     if (run or 0) > claim.run:
         raise NoSuchProcess(f"{address} has come to run {claim.run} so far, not to run {run}")
-    cut = next((cut for cut in claim.cuts if cut.run == (run or claim.run)), None)
-    if cut:
+    if cut := _cut_of(start, claim):
         return {"run": run, "cursor": cursor_at(cut)}
     if run is None and claim.cuts and last:  # the next run is claimed and has not begun: wait for it
         return {"run": claim.run if until_end else None, "position": last.position}

@@ -21,7 +21,7 @@ from natsproc.protocol.reader import BUFFER, Action, Actions, AskFirst, AskLast,
 
 from .claims import PATIENCE, insist
 from .connection import Connection
-from .history import History, ReadFailed, StoredEntry, read_failures
+from .history import Ahead, History, ReadFailed, StoredEntry, read_failures
 from .kv import Bucket
 from .start import Start, read_claim, reader_at
 
@@ -52,7 +52,7 @@ async def follow(
     list only, TimedOut and ReadFailed. Protocol: section 2.2.
     """
     tail = _Tail(connection, names, address, follow, probe)
-    relay = asyncio.create_task(tail.relay(notices)) if notices else None
+    relay = None
     try:
         async with connection.denials(names.live(address), tail.deny):
             await tail.begin(start, until_end)
@@ -60,6 +60,8 @@ async def follow(
                 if tail.items:
                     items, tail.items = tail.items, []
                     yield items
+                    if notices and not relay:  # which may wait until there is something to see
+                        relay = asyncio.create_task(tail.relay(notices))
                 else:
                     await tail.step()
     finally:
@@ -86,6 +88,8 @@ class _Tail:
         self._claims = Bucket(connection, names.claims)
         self._reader: Reader
         self._stops_at_end = True
+        self._upto: int | None = None  # where the first read may end, if that is known
+        self._ahead: Ahead | None = None  # what it may begin with
         self._todo: deque[Action] = deque()
         self._reading: AsyncGenerator[list[StoredEntry], None] | None = None
         self._backoff = _BACKOFF
@@ -101,6 +105,8 @@ class _Tail:
     async def close(self) -> None:
         for forget in self._forget:
             forget()
+        if self._ahead:
+            self._ahead.fetching.cancel()
         await self._stop_reading()
         await self._unsubscribe()
 
@@ -118,7 +124,7 @@ class _Tail:
     async def begin(self, start: Start, until_end: bool) -> None:
         """Find where to begin, and begin; a connection that is lost meanwhile, or a leader, is waited for."""
 
-        def find() -> Coroutine[None, None, Reader]:
+        def find() -> Coroutine[None, None, tuple[Reader, int | None]]:
             return reader_at(
                 start, self._history, self._claims, self._address, self._subject, until_end=until_end
             )
@@ -126,7 +132,12 @@ class _Tail:
         while True:
             await self._connection.wait_connected()
             with suppress(NoServer):
-                self._reader = await insist(find, asyncio.get_running_loop().time() + PATIENCE)
+                await self._subscribe()
+                # a process has one run, as a rule
+                if start.kind in ("run", "first", "cursor"):
+                    after = start.cursor.position - 1 if start.cursor else 0
+                    self._ahead = self._history.ahead(self._subject, after)
+                self._reader, self._upto = await insist(find, asyncio.get_running_loop().time() + PATIENCE)
                 break
         self._stops_at_end = until_end or start.run is not None
         self._apply(self._reader.start())
@@ -172,11 +183,11 @@ class _Tail:
     async def _do(self, action: Action) -> None:
         match action:
             case Subscribe():
-                if self._follow:
-                    self._subscription = await self._connection.nc.listen(self._live, self._on_live)
+                await self._subscribe()
             case Read(after):
                 await self._stop_reading()
-                self._reading = self._history.read(self._subject, after)
+                self._reading = self._history.read(self._subject, after, self._upto, ahead=self._ahead)
+                self._upto = self._ahead = None
             case AskFirst():
                 await self._stop_reading()
                 first = await self._history.first_from_leader(self._subject)
@@ -240,6 +251,10 @@ class _Tail:
             self._overflowed = True
             self._unsubscribing = asyncio.create_task(self._unsubscribe())
         self._heard.set()
+
+    async def _subscribe(self) -> None:
+        if self._follow and not self._subscription:
+            self._subscription = await self._connection.nc.listen(self._live, self._on_live)
 
     def _unsubscribe(self) -> Coroutine[None, None, None]:
         """Forget the subscription and what it brought, at once; what is returned tells the server."""

@@ -58,7 +58,7 @@ def new_id(kind: str) -> str:
 
 def new_token(length: int = 16) -> str:
     """Make a random token: a command id, a message id, a nonce."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+    return "".join([_ALPHABET[byte % len(_ALPHABET)] for byte in secrets.token_bytes(length)])
 
 
 def sanitize(text: str, fallback: str) -> str:

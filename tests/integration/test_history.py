@@ -97,6 +97,18 @@ async def test_every_entry_once_in_order_from_anywhere_to_anywhere(mesh):
     await no_consumers(history)
 
 
+@pytest.mark.parametrize("after", [0, 3, 8, 9, 40])
+@pytest.mark.parametrize("guess", [0, 3, 5])
+async def test_what_was_fetched_ahead_is_what_a_read_begins_with(connection, history, after, guess):
+    log = RawLog(connection, NAMES, A)
+    await log.emit(39)
+    ahead = history.ahead(log.subject, guess)
+    await ahead.fetching
+    await log.emit(1)
+    found = await collect(history, log.subject, after=after, ahead=ahead)
+    assert [entry.position for entry in found] == list(range(after + 1, 41))
+
+
 async def test_single_entries(mesh):
     history = History(mesh, NAMES.event_stream)
     log = RawLog(mesh, NAMES, A)

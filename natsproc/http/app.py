@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,9 @@ from .routes import A2A, AGUI, CARD, EVENTS, LIST, OPENAPI, RECORD, VERBS, Route
 from .shared import Shared
 
 HEARTBEAT_SECONDS = 15.0
+UNREACHED = "the processes cannot be reached now; whoever runs this finds why in its log"
+
+logger = logging.getLogger(__name__)
 
 
 def asgi(
@@ -93,6 +97,15 @@ class Application:
             self._opening = asyncio.create_task(self.mesh.__aenter__())
         return await asyncio.shield(self._opening)
 
+    async def _opened(self) -> Mesh:
+        """As `_open`; who asks is not known yet, so what is wrong is the log's and not the answer's. Raises: Problem."""
+        try:
+            return await self._open()
+        except Error as error:
+            logger.warning("the mesh could not be opened: %s", error)
+            problem = Problem.of(error)
+            raise Problem(problem.status, UNREACHED, headers=problem.headers, **problem.members) from error
+
     async def aclose(self) -> None:
         """Close the mesh, if it was opened here; the server's shutdown does it."""
         if self._opening is not None:
@@ -131,7 +144,7 @@ class Application:
             raise Problem(405, text, headers={"Allow": allowed})
         if where.what == OPENAPI:
             return await openapi.described(request, send)
-        gate = Gate(self._authorize, await self._open(), request)
+        gate = Gate(self._authorize, await self._opened(), request)
         if where.what == A2A and where.address is not None:
             return await a2a.call(gate, where.address, request, receive, send, self._heartbeat)
         if where.what == AGUI and where.address is not None:

@@ -182,7 +182,7 @@ class Pages:
         self._lock = threading.Lock()
         self._clients: dict[socket.socket, None] = {}  # the one that was silent longest comes first
 
-    def certify(self, *_: object) -> None:
+    def certify(self) -> None:
         """Take up the certificate as it is on disk now, for connections to come. Raises: OSError."""
         if not self._settings.cert:
             return
@@ -191,6 +191,14 @@ class Pages:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self._settings.cert, self._settings.key)
         self._context = context
+
+    def renew(self, *_: object) -> None:
+        """As `certify`, on a signal; one that cannot be used leaves that of before."""
+        try:
+            self.certify()
+        except OSError as error:
+            text = f"pages: the new certificate cannot be used ({error}), so that of before stays"
+            print(text, file=sys.stderr, flush=True)
 
     def serve(self, until: int | None = None) -> None:
         """Serve until the file descriptor `until` has something to read, its end included, or KeyboardInterrupt."""
@@ -275,7 +283,7 @@ def main(text: str) -> int:
             if select.select([0], [], [], BIND_SECONDS)[0]:
                 return 1
             continue
-        signal.signal(signal.SIGHUP, pages.certify)
+        signal.signal(signal.SIGHUP, pages.renew)
         pages.serve(until=0)
         return 0
 

@@ -118,6 +118,7 @@ async def test_without_a_server_requests_say_so_and_come_back(server):
             away = await http.get("/api/proc/")
             assert (away.status_code, away.json()["error"]) == (503, "NoServer")
             assert "retry-after" in away.headers
+            assert str(server.port) not in away.text  # nobody has been asked who it is
             server.start()
             async with asyncio.timeout(60):
                 while (await http.get("/api/proc/")).status_code != 200:

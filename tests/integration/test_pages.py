@@ -310,6 +310,10 @@ def test_by_tls_a_renewed_certificate_is_taken_up(home):
     wait_for(lambda: secure_answer() == 200, what="the pages by TLS")
     before = certificate_at(state.pages_port)
     (pid,) = pages_of(home)
+    whole = home.server_pem.read_text()
+    home.server_pem.write_text(whole[: len(whole) // 2])
+    os.kill(pid, signal.SIGHUP)
+    assert certificate_at(state.pages_port) == before
     home.server_pem.unlink()
     from natsproc.server import certificates
 

@@ -231,6 +231,8 @@ async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIte
         signals.enter_context(_sigterm(target.interruptions))
     error: BaseException | None = None
     result: Any = None
+    first = ExitStack()
+    first.enter_context(mesh.io.first())
     try:
         await mesh.io.call(hosted.open(target))
         proc = Process(mesh.io, hosted, target.interruptions)
@@ -244,7 +246,7 @@ async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIte
         raise
     finally:
         target.interruptions.close()
-        with signals, suppress(Closed):  # also in a forked child, which writes nothing
+        with first, signals, suppress(Closed):  # also in a forked child, which writes nothing
             await asyncio.shield(mesh.io.call(_end(target, error, result)))
 
 

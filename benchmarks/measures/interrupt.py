@@ -91,7 +91,10 @@ SECTION = Section(
     [
         Contender("request round trip", round_trips),
         Contender("natsproc", stopped("ours:idle", "nats")),
-        Contender("natsproc, busy loop", stopped("ours:busy", "nats")),
+        Contender("natsproc, busy loop, turns of 0.2 ms", stopped("ours:busy", "nats")),
+        Contender("natsproc, busy loop, turns of 0.02 ms", stopped("ours:short", "nats")),
+        Contender("natsproc, busy loop, turns of 10 ms", stopped("ours:long", "nats")),
+        Contender("natsproc, beside two threads that compute", stopped("ours:threads", "nats")),
         Contender("natsproc, blocked in Python (hard)", stopped("ours:python", "nats")),
         Contender("natsproc, blocked in a system call (hard)", stopped("ours:call", "nats")),
         Contender("natsproc, blocked in C (hard)", stopped("ours:c", "nats", SLOW)),

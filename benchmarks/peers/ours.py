@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -76,10 +77,25 @@ async def _idle() -> None:
     await asyncio.sleep(3600)
 
 
-async def _busy_loop() -> None:
+async def _busy_loop(work: int = 10_000) -> None:
     while True:
-        sum(range(10_000))  # some 0.2 ms of work between two turns of the loop
+        sum(range(work))  # of 10,000: some 0.2 ms of work between two turns of the loop
         await asyncio.sleep(0)
+
+
+async def _busy_threads() -> None:
+    over = threading.Event()
+
+    def compute() -> None:
+        while not over.is_set():
+            sum(range(10_000))
+
+    for _ in range(2):
+        threading.Thread(target=compute, daemon=True).start()
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        over.set()
 
 
 async def _spin() -> None:
@@ -97,7 +113,16 @@ async def _in_c() -> None:
         hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 400_000)  # some 0.1 to 0.2 s without a way in
 
 
-_BUSY = {"idle": _idle, "busy": _busy_loop, "python": _spin, "call": _system_call, "c": _in_c}
+_BUSY = {
+    "idle": _idle,
+    "busy": _busy_loop,
+    "short": partial(_busy_loop, 1000),
+    "long": partial(_busy_loop, 500_000),
+    "threads": _busy_threads,
+    "python": _spin,
+    "call": _system_call,
+    "c": _in_c,
+}
 
 _COMMAND = """
 import sys, time

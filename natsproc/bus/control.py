@@ -31,6 +31,7 @@ from natsproc.protocol.names import Address, Names, new_token, reply_is_clients
 from . import holding
 from .connection import Connection, NoResponders
 from .registry import Registry
+from .yielding import hurry
 
 REMEMBERED = 1000
 BACK_SECONDS = 2.0
@@ -179,6 +180,7 @@ class ServedControl:
             refused = Receipt("", "", "refused", str(error), sender, self._node, self._epoch)
             asyncio.create_task(self._reply(msg.reply, refused))
         else:
+            hurry()
             asyncio.create_task(self._answer(msg.reply, command, self.take(command)))
 
     async def _answer(self, reply: str, command: Command, task: asyncio.Task[Receipt]) -> None:

@@ -12,9 +12,12 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from natsproc.errors import Closed
+
+from .yielding import attention, calm, yielding
 
 T = TypeVar("T")
 
@@ -45,9 +48,13 @@ class IOThread:
     def _run(self) -> None:
         with asyncio.Runner() as runner:
             self.loop = runner.get_loop()
+            self._attention = attention(self.loop)
             self._stop = self.loop.create_future()
             self._ready.set()
             runner.run(self._wait_for_stop())
+        calm(self.loop)
+        if self._attention:
+            self._attention.close()
 
     async def _wait_for_stop(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -67,6 +74,10 @@ class IOThread:
     def inside(self) -> bool:
         """Whether the caller runs on the I/O thread itself."""
         return threading.current_thread() is self._thread
+
+    def first(self) -> AbstractContextManager[None]:
+        """While inside, the event loop that runs here lets this thread go first, however busy it is."""
+        return yielding(self._attention)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start a coroutine on the I/O thread, from any thread. Raises: Closed."""

@@ -9,7 +9,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -21,8 +20,9 @@ from natsproc.protocol.records import Record
 from natsproc.tail import Tail
 
 from . import responses, rpc
+from .a2a_page import Page
 from .a2a_params import ListParams, Message, SendParams, TaskParams
-from .a2a_task import Task, exchange_of, state_name
+from .a2a_task import Task, exchange_of
 from .access import Gate
 from .exchange import Exchange
 from .following import following
@@ -231,7 +231,8 @@ class _Agent:
                     elif not items:
                         raise errors.Closed("the log is not followed any more")
                     for item in items or ():
-                        await self._say(send, *(task.feed(item) if isinstance(item, Event) else ()))
+                        said = task.feed(item) if isinstance(item, Event) else task.notice(item)
+                        await self._say(send, *said)
             except errors.Error as error:
                 await self._write(send, self._asked.error(Refusal.of(error)))
             await send({"type": "http.response.body", "body": b""})
@@ -254,59 +255,36 @@ class _Agent:
 
     async def _list(self, wish: ListParams) -> dict[str, Any]:
         """The tasks of the latest run: its messages, or if it has taken none, itself."""
-        lean, since = not wish.includeArtifacts, wish.statusTimestampAfter
+        page = Page(wish)
         try:
             async with asyncio.timeout(READ_SECONDS):
-                tasks = await self._tasks(lean)
+                await self._collect(page, lean=not wish.includeArtifacts)
         except TimeoutError:
             raise errors.NoServer("the log cannot be read in time; try again") from None
-        found = [
-            task
-            for task in tasks
-            if wish.contextId in ("", task.context)
-            and wish.status in ("", state_name(task.work.state))
-            and (since is None or _time(task) >= since)
-        ]
-        found.sort(key=_place, reverse=True)
-        rest = [task for task in found if not wish.pageToken or _place(task) < wish.pageToken]
-        page = rest[: wish.pageSize]
-        return {
-            "tasks": [task.to_json(history=wish.historyLength, artifacts=not lean) for task in page],
-            "nextPageToken": _place(page[-1]) if len(rest) > len(page) else "",
-            "pageSize": len(page),
-            "totalSize": len(found),
-        }
+        return page.to_json()
 
-    async def _tasks(self, lean: bool) -> list[Task]:
-        run, tasks, going = self._record.run, list[Task](), list[Task]()
+    async def _collect(self, page: Page, lean: bool) -> None:
+        run = self._record.run
         whole = Task(self._address, Exchange(run))
         whole.lean = lean
+        going = [whole]  # itself, until it takes a message
         async with self._following(whole, live=False) as tail:
             async for item in tail:
                 if not isinstance(item, Event) or item.run != run:
                     continue
-                whole.feed(item)
                 position = item.data.get("position") if item.type == "received" else None
                 if isinstance(position, int):
-                    task = Task(self._address, Exchange(run, position))
-                    task.lean = lean
-                    tasks.append(task)
-                    going.append(task)
+                    going = [task for task in going if task is not whole]
+                    if all(task.work.position != position for task in going):  # else it came once more
+                        going.append(task := Task(self._address, Exchange(run, position)))
+                        task.lean = lean
                 for task in going:
                     task.feed(item)
+                    if task.work.over:
+                        page.add(task)
                 going = [task for task in going if not task.work.over]
-        return tasks or [whole]
-
-
-def _place(task: Task) -> str:
-    return f"{task.work.time}_{task.work.position:016}"
-
-
-def _time(task: Task) -> datetime:
-    try:
-        return datetime.fromisoformat(task.work.time).astimezone(UTC)
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
+        for task in going:
+            page.add(task)
 
 
 async def _catch_up(tail: Tail, task: Task) -> None:
@@ -330,4 +308,4 @@ async def _settle(tail: Tail, task: Task, settled: Callable[[], bool], until: st
         if isinstance(item, Event):
             task.feed(item)
         else:
-            task.work.notice(item)
+            task.notice(item)

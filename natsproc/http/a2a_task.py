@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
-from natsproc.protocol.messages import LIFECYCLE, Event
+from natsproc.protocol.messages import LIFECYCLE, Event, Notice
 from natsproc.protocol.names import Address
 
 from .exchange import Exchange, fields
@@ -127,6 +127,15 @@ class Task:
         if before != (self.work.state, list(self.work.asks)):
             said.append(self._update())
         return said
+
+    def notice(self, notice: Notice) -> list[Json]:
+        """Take what the reader says into account; a gap is to be told, because what is said then is not all."""
+        self.work.notice(notice)
+        if notice.type != "gap" or (self.work.position and self.work.message is None):
+            return []
+        gone = f"{notice.data['from']} to {notice.data['to']}"
+        said = {**part(f"events {gone} are gone from the log"), "metadata": {"type": "gap", **notice.data}}
+        return [self._update(self._message(f"gap-{notice.data['to']}", "AGENT", [said]))]
 
     def _ids(self, name: str = "taskId") -> Json:
         return {name: self.id, "contextId": self.context}

@@ -105,13 +105,16 @@ async def _resume(gate: Gate, address: Address, entries: list[Resume]) -> tuple[
     actor = await gate.insist(address.namespace, address.id, "control")
     handle = actor.mesh.process(address)
     found: tuple[Exchange, int] | None = None
+    known: dict[str, Exchange | None] = {}
     for entry in entries:
         task, _, rest = entry.interruptId.partition(".")
         offset, _, ask = rest.partition(".")
         work = exchange_of(task)
         if work is None or not (offset.isascii() and offset.isdigit() and len(offset) < 16):
             continue  # as the protocol has it: what nobody asked is passed over
-        open_now = await _as_it_is(handle, Exchange(work.run, work.position))
+        if task not in known:
+            known[task] = await _as_it_is(handle, Exchange(work.run, work.position))
+        open_now = known[task]
         if open_now is None:
             continue
         found = (work, int(offset))
@@ -120,6 +123,7 @@ async def _resume(gate: Gate, address: Address, entries: list[Resume]) -> tuple[
         verb, about = "answer", dict[str, Any](data={"ask": ask, "value": entry.payload})
         if entry.status == "cancelled":
             verb, about = "interrupt", {"reason": "a question was abandoned", "turn": open_now.turn or None}
+            del known[task]  # which ends its other questions, too
         receipt = await handle.command(verb, timeout=COMMAND_SECONDS, user=actor.user, **about)
         if receipt.status == "refused":
             raise Problem(409, f"{address}: {receipt.why}", receipt=receipt.to_json())

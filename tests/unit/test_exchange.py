@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from natsproc.http.a2a_task import Task, exchange_of, task_id
 from natsproc.http.exchange import Exchange
-from natsproc.protocol.messages import Event
+from natsproc.protocol.messages import Event, Notice
 from natsproc.protocol.names import Address
 
 ADDRESS = Address("default", "chat")
@@ -143,3 +143,15 @@ def test_ids_name_what_they_are_made_of(run, position):
 @given(st.text(max_size=40))
 def test_other_ids_name_nothing(text):
     assert (work := exchange_of(text)) is None or task_id(work) == text
+
+
+def test_a_gap_in_an_answer_is_told():
+    task = Task(ADDRESS, Exchange(1, 1))
+    gap = Notice("gap", {"from": 3, "to": 9}, ADDRESS)
+    assert task.notice(gap) == []  # before it was taken: it is found out whether it ever was
+    for event in log(received(1, "m1"), ("turn_began", "m1", {"message": "m1", "sender": "web"})):
+        task.feed(event)
+    (said,) = task.notice(gap)
+    (told,) = said["statusUpdate"]["status"]["message"]["parts"]
+    assert (told["text"], told["metadata"]["to"]) == ("events 3 to 9 are gone from the log", 9)
+    assert task.notice(Notice("caught_up", {}, ADDRESS)) == []

@@ -193,6 +193,22 @@ async def test_what_is_said_meanwhile_waits_or_stops_the_answer_as_the_user_like
     await expect(chat.user).to_have_text(said)
 
 
+async def test_what_is_to_be_taken_in_lands_within_the_answer_once_its_tools_are_done(chat: Chat):
+    await chat.send("note: buy milk")
+    await expect(chat.page.locator(".question")).to_contain_text("buy milk")
+    await chat.page.locator("select").select_option("next")
+    await chat.send("what have I said?")
+    await expect(chat.page.locator(".waiting")).to_have_count(1)
+    await chat.page.get_by_role("button", name="yes").click()
+    await expect(chat.agent.last).to_have_text("note: buy milk; what have I said?")
+    await expect(chat.page.locator(".waiting")).to_have_count(0)
+    await expect(chat.user).to_have_text(["note: buy milk", "what have I said?"])
+    await expect(chat.stop).to_be_hidden()
+    events = [item for item in await chat.get("/events?type=received,turn_ended") if "offset" in item]
+    assert [event["type"] for event in events] == ["received", "received", "turn_ended"]
+    assert [event["data"].get("when", "idle") for event in events[:2]] == ["idle", "next"]
+
+
 async def test_a_conversation_whose_replica_is_killed_goes_on_in_the_other(chat: Chat):
     await chat.send("count to 3")
     await expect(chat.agent).to_have_text(count(3))

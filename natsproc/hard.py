@@ -16,13 +16,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
-from typing import Any
+from types import CodeType, FrameType
+from typing import Any, TypeVar
 
 from natsproc.errors import HardInterrupt
 
 SIGNAL = signal.SIGURG
 
+F = TypeVar("F", bound=Callable[..., Any])
 Claim = Callable[[], bool]  # is the code running now in the main thread the one to stop?
 
 _claims: list[Claim] = []
@@ -55,6 +56,13 @@ class Shield:
 
 
 shield = Shield()
+_shielded: set[CodeType] = set()
+
+
+def shielded(function: F) -> F:
+    """Have a whole function behind the shield, with what it calls; unlike `shield` it costs a call nothing."""
+    _shielded.add(function.__code__)
+    return function
 
 
 class ShieldedCondition(threading.Condition):
@@ -125,7 +133,11 @@ def is_delicate(ident: int, frame: FrameType | None = None) -> bool:
     """
     frame = frame or sys._current_frames().get(ident)
     module = str(frame.f_globals.get("__name__")) if frame is not None else ""
-    return shield.held(ident) or module.partition(".")[0] in ("asyncio", "natsproc")
+    if shield.held(ident) or module.partition(".")[0] in ("asyncio", "natsproc"):
+        return True
+    while frame is not None and frame.f_code not in _shielded:
+        frame = frame.f_back
+    return frame is not None
 
 
 def raise_in(ident: int) -> None:

@@ -89,6 +89,11 @@ class Interruptions:
         """The same around a plain function, in the thread that runs it."""
         return ThreadScope(self, main=True)
 
+    @property
+    def clear(self) -> bool:
+        """Whether nothing stands in the way of code that comes to the gate."""
+        return not (self._orders or self.paused or self.lost)
+
     async def gate(self) -> None:
         """Stands before whatever may wait: holds while paused, except code that is being stopped."""
         if self.lost:

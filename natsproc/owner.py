@@ -105,15 +105,17 @@ class Core:
         self._hosted.asking.saved()
         return self._hosted.checkpoint(payload, offset, carried)
 
+    @hard.shielded  # a hard interrupt in here would leave the log's lock locked
     def _append(self, type: str | BaseModel, data: Json, cause: str | None) -> int:
         if self._io.forked:
             return 0  # a forked child neither hangs nor writes
         self._appended += 1
-        turns = open_turns(self._interruptions)
-        if turns and cause is None:
-            cause = turns[0].cause
-        with hard.shield:  # a hard interrupt in here would leave the log's lock locked
-            return self._log.append(*typed(type, data), cause=cause, copies=[turn.written for turn in turns])
+        if not isinstance(type, str):
+            type, data = typed(type, data)
+        if turns := open_turns(self._interruptions):
+            cause = turns[0].cause if cause is None else cause
+            return self._log.append(type, data, cause, [turn.written for turn in turns])
+        return self._log.append(type, data, cause)
 
     def _refuse_child(self) -> None:
         if self._io.forked:
@@ -166,7 +168,8 @@ class Process(Core, Speaking):
         Raises: BadPayload, TooLarge (no offset is used), OwnershipLost, AlreadyEnded, Interrupted (outside a
         scope, when resuming from a pause).
         """
-        await self._interruptions.gate()
+        if not self._interruptions.clear:
+            await self._interruptions.gate()
         offset = self._append(type, data, cause)
         if self._log.full:
             await self._interruptions.heed(self._io.call(self._log.room()))

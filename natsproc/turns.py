@@ -13,7 +13,7 @@ from natsproc.errors import Error, Interrupted
 from natsproc.protocol.messages import Entry, Event, Message
 
 from .endings import how
-from .scopes import around
+from .scopes import innermost
 from .speaking import as_model
 
 if TYPE_CHECKING:
@@ -193,8 +193,10 @@ class BlockingTurn(Gathered):
 
 def open_turns(interruptions: Interruptions) -> list[Gathered]:
     """The turns around the code that runs now, the innermost first."""
-    return [
-        scope.turn
-        for scope in around()
-        if scope.turn is not None and scope.open and scope.owner is interruptions
-    ]
+    turns = []
+    scope = innermost.get()
+    while scope is not None:
+        if scope.turn is not None and scope.open and scope.owner is interruptions:
+            turns.append(scope.turn)
+        scope = scope.outer
+    return turns

@@ -10,18 +10,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from math import inf
 
-_cached: tuple[int, str] = (0, "")
+_cached: tuple[int, str] = (0, "")  # the same for what comes within a millisecond
 
 
 def now() -> str:
     """The time of this machine, in milliseconds, as in `2026-01-31T23:59:59.123Z`."""
     global _cached
-    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    second, text = _cached
-    if second != seconds:  # the part before the milliseconds is the same for a thousand events
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        _cached = (seconds, text)
-    return f"{text}.{nanoseconds // 1_000_000:03d}Z"
+    millisecond, text = _cached
+    if (now := time.time_ns() // 1_000_000) != millisecond:
+        seconds, part = divmod(now, 1000)
+        text = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{part:03d}Z"
+        _cached = (now, text)
+    return text
 
 
 def later(seconds: float) -> str:

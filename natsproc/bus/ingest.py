@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from nats.aio.msg import Msg
 
@@ -44,18 +44,14 @@ class Broken(Exception):
         self.reason = reason
 
 
-class Entry(NamedTuple):
-    """What is stored as one message."""
-
-    lane: Any  #: the writer's Lane
-    number: int
-    payload: bytes
+Entry = tuple[Any, int, bytes]
+"""What is stored as one message: the writer's Lane, its number there, and the payload."""
 
 
 class Pipe:
     """Entries on their way into the stream, and the inbox for what acknowledges them.
 
-    `add` may be called from any thread; all else belongs to the I/O loop.
+    `put` on a lane appends to `queue` and calls `rouse` from any thread; all else belongs to the I/O loop.
     """
 
     def __init__(
@@ -70,7 +66,7 @@ class Pipe:
         self.urgent = urgent  #: whether somebody waits for an entry that was sent
         self.wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._sleeping = False  # whether a new entry has to wake the loop
+        self.sleeping = False  #: whether a new entry has to wake the loop
         self._prefix = f"{node_inbox(connection.sender)}.{new_token(12)}."
         self._attempt = ""
         self._arrived: list[Answer] = []
@@ -85,23 +81,24 @@ class Pipe:
         self._forget()
         await self.connection.unsubscribe(self._subscription)
 
-    def add(self, entry: Entry) -> None:
-        """Queue an entry, and wake the loop if it sleeps: once for a burst. From any thread."""
-        self.queue.append(entry)
-        if self._sleeping:
-            self._sleeping = False
-            self._loop.call_soon_threadsafe(self.wake.set)
+    def rouse(self) -> None:
+        """Wake the loop, which sleeps: once for a burst. From any thread."""
+        self.sleeping = False
+        self._loop.call_soon_threadsafe(self.wake.set)
 
-    def take(self) -> Entry | None:
-        """The next entry to send, which is in flight from now on; dropped ones are passed over."""
-        while self.queue:
-            entry = self.queue.popleft()
-            if entry.number > entry.lane.dropped:
-                entry.lane.sent = entry.number
-                self.flying.append(entry)
-                return entry
-            self.bytes_out += len(entry.payload)
-        return None
+    def take(self, most: int) -> list[Entry]:
+        """The next entries to send, which are in flight from now on; dropped ones are passed over."""
+        taken: list[Entry] = []
+        queue = self.queue
+        while queue and len(taken) < most:
+            lane, number, payload = entry = queue.popleft()
+            if number > lane.dropped:
+                lane.sent = number
+                taken.append(entry)
+            else:
+                self.bytes_out += len(payload)
+        self.flying += taken
+        return taken
 
     def put_back(self) -> None:
         """The entry that was taken last is not sent yet."""
@@ -109,10 +106,12 @@ class Pipe:
 
     def acknowledge(self, count: int) -> None:
         """The first `count` entries in flight are in the stream."""
+        land, size = self.flying.popleft, 0
         for _ in range(count):
-            entry = self.flying.popleft()
-            entry.lane.stored_to = entry.number
-            self.bytes_out += len(entry.payload)
+            lane, number, payload = land()
+            lane.stored_to = number
+            size += len(payload)
+        self.bytes_out += size
         self.stored += count
         self._on_progress()
 
@@ -137,8 +136,8 @@ class Pipe:
         except Error as error:
             raise Broken(error) from None
 
-    async def publish_all(self, messages: Sequence[tuple[str, bytes, str]]) -> None:
-        """Send subjects, payloads that are not too large, and replies, in order; not through a gate. Raises: Broken."""
+    async def publish_all(self, messages: Sequence[bytes]) -> None:
+        """Send messages in their form on the wire, in order; not through a gate. Raises: Broken."""
         self._insist_on_connection()
         await self.connection.nc.publish_all(messages)
 
@@ -152,7 +151,7 @@ class Pipe:
         Returns whether that was within the time.
         """
         self.wake.clear()
-        self._sleeping = entries  # before the look at the queue, so that no entry slips in between
+        self.sleeping = entries  # before the look at the queue, so that no entry slips in between
         if self._arrived or (entries and self.queue):
             self.wake.set()
             await asyncio.sleep(0)
@@ -163,7 +162,7 @@ class Pipe:
         except TimeoutError:
             return False
         finally:
-            self._sleeping = False
+            self.sleeping = False
 
     def tell(self, error: Error) -> None:
         """Have the attempt under way hear of an error that concerns no single reply."""
@@ -227,17 +226,18 @@ def _parts(pipe: Pipe, limit: int) -> list[Part]:
     parts: list[Part] = []
     bundles: dict[str, Part] = {}
     count = size = 0
-    while count < limit and size < WINDOW_BYTES and (entry := pipe.take()):
-        part = bundles.get(entry.lane.subject)
-        if part and part.size + len(entry.payload) > pipe.connection.max_payload:
+    while count < limit and size < WINDOW_BYTES and (taken := pipe.take(1)):
+        lane, _, payload = taken[0]
+        part = bundles.get(lane.subject)
+        if part and part.size + len(payload) > pipe.connection.max_payload:
             pipe.put_back()
             break
         if part is None:
-            parts.append(part := Part(entry.lane.subject))
+            parts.append(part := Part(lane.subject))
             if pipe.connection.gated:
                 bundles[part.subject] = part
-        count, size = count + 1, size + len(entry.payload)
-        part.add(entry.payload, count)
+        count, size = count + 1, size + len(payload)
+        part.add(payload, count)
     return parts
 
 
@@ -306,18 +306,18 @@ class Batch:
 
     async def run(self) -> None:
         """Send and wait until everything sent is acknowledged. Raises: Broken."""
-        first = self._pipe.take()
-        if first is None:
+        if not (taken := self._pipe.take(1)):
             return
-        async with self._pipe.connection.denials(first.lane.subject, self._pipe.tell):
-            await self._begin(first)
+        lane, _, payload = taken[0]
+        subject = lane.subject
+        async with self._pipe.connection.denials(subject, self._pipe.tell):
+            await self._begin(subject, payload)
             due = False
             while not self._over:
                 if self._flow and not self._closing:
                     await self._fill()
                     if due or self._failure or self._pipe.urgent():
                         self._closing, self._since = True, self._clock()
-                        subject = first.lane.subject
                         await self._pipe.publish(subject, b"", f"{self._stem}.{self._sent + 1}.{_COMMIT}")
                 due = not await self._rest()
                 for answer in self._pipe.answers():
@@ -326,25 +326,31 @@ class Batch:
     async def _fill(self) -> None:
         if self._sent == self._stored:
             self._since = self._clock()
-        messages: list[tuple[str, bytes, str]] = []
-        limit = self._pipe.connection.max_payload
-        while not self._failure and self._room and (entry := self._pipe.take()):
-            subject, payload = entry.lane.subject, entry.payload
-            if len(payload) > limit:
+        if self._failure:
+            return
+        messages: list[bytes] = []
+        heads: dict[str, bytes] = {}
+        limit, sent = self._pipe.connection.max_payload, self._sent
+        for lane, _, payload in self._pipe.take(self._room):
+            subject, size = lane.subject, len(payload)
+            if size > limit:
                 self._fail(too_large(subject, payload, limit))
                 break
-            self._sent += 1
-            messages.append((subject, payload, f"{self._stem}.{self._sent}.1.$FI"))
+            if not (head := heads.get(subject)):
+                head = heads[subject] = f"PUB {subject} {self._stem}.".encode()
+            sent += 1
+            messages.append(b"%b%d.1.$FI %d\r\n%b\r\n" % (head, sent, size, payload))
         if messages:
+            self._sent = sent
             await self._pipe.publish_all(messages)
 
     @property
-    def _room(self) -> bool:
-        return self._sent < self._stored + 2 * self._flow
+    def _room(self) -> int:
+        return max(0, self._stored + 2 * self._flow - self._sent)
 
-    async def _begin(self, first: Entry) -> None:
+    async def _begin(self, subject: str, payload: bytes) -> None:
         try:
-            await self._pipe.publish(first.lane.subject, first.payload, f"{self._stem}.1.0.$FI")
+            await self._pipe.publish(subject, payload, f"{self._stem}.1.0.$FI")
             self._sent = 1
         except TooLarge as error:
             self._fail(error)
@@ -357,7 +363,7 @@ class Batch:
                 raise Broken(self._failure or _silence())
             return True
         patience += AGE
-        return await self._pipe.rest(min(patience, IDLE) if self._room else patience, entries=self._room)
+        return await self._pipe.rest(min(patience, IDLE) if self._room else patience, entries=self._room > 0)
 
     def _hear(self, place: str, answer: dict[str, Any], error: Error | None) -> None:
         if not place and error and not isinstance(error, NotAllowed):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -22,6 +21,7 @@ from natsproc.protocol.carried import CARRIED, Carried
 from natsproc.protocol.messages import EXITED, LIFECYCLE, NOTICES, Json, encode, encode_event
 from natsproc.protocol.names import Address, Names
 
+from . import forks
 from .claims import confirm
 from .clock import now
 from .connection import Connection
@@ -31,9 +31,27 @@ from .spool import Spool
 from .writer import Writer
 
 MAX_TYPE = 64
-_kind = lru_cache(256)(encode)  # of few types there are many events
+_kind = lru_cache(256)(encode)
 _WIDEST = 10**19  # an offset, for measuring
 _HEADERS = 512  # what the server adds when it republishes an event, beside the subject twice
+
+
+@lru_cache(256)  # of few types there are many events
+def _users_kind(type: str) -> bytes:
+    """The type of a user's event as JSON. Raises: BadPayload."""
+    if not isinstance(type, str) or not type.isprintable() or not 0 < len(type) <= MAX_TYPE:
+        raise BadPayload(f"{type!r:.80} cannot be an event type: 1 to {MAX_TYPE} printable characters")
+    if type in LIFECYCLE or type in NOTICES:
+        raise BadPayload(f"event type {type!r} is natsproc's own; name yours otherwise")
+    return encode(type)
+
+
+def _too_large(size: int, limit: int) -> TooLarge:
+    text = (
+        f"an event of {size} bytes is too large: the server takes {limit} at most in one (its max_payload, "
+        "less what it adds). Send it in parts, or raise max_payload"
+    )
+    return TooLarge(text, size=size, limit=limit)
 
 
 class EventLog:
@@ -77,7 +95,7 @@ class EventLog:
         self._frame = len(encode_event(_WIDEST, epoch, run, now(), b"", b"", b""))
         self._overhead = _HEADERS + 2 * len(self._lane.subject)
         self._lock = threading.RLock()
-        self._pid = os.getpid()
+        self._generation = forks.generation
         self._error: Error | None = None
         self._terminal = 0  # offset of the terminal event
         self._asked = self._confirmed = 0  # confirmations of ownership
@@ -114,7 +132,7 @@ class EventLog:
         await self._way.room()
 
     def append(
-        self, type: str, data: Json = None, *, cause: str | None = None, copies: Sequence[list[bytes]] = ()
+        self, type: str, data: Json = None, cause: str | None = None, copies: Sequence[list[bytes]] = ()
     ) -> int:
         """Write an event of the user's, from any thread, and return its offset; if it is dropped, that of what says so.
 
@@ -123,11 +141,7 @@ class EventLog:
         Raises: BadPayload; TooLarge, and no offset is used; AlreadyEnded; OwnershipLost; why an earlier event
         was refused; Closed.
         """
-        if not isinstance(type, str) or not type.isprintable() or not 0 < len(type) <= MAX_TYPE:
-            raise BadPayload(f"{type!r:.80} cannot be an event type: 1 to {MAX_TYPE} printable characters")
-        if type in LIFECYCLE or type in NOTICES:
-            raise BadPayload(f"event type {type!r} is natsproc's own; name yours otherwise")
-        return self._append(type, data, cause, drop=self._drop, copies=copies)
+        return self._append(type, data, cause, _users_kind(type), copies, self._drop)
 
     def append_lifecycle(self, type: str, data: Json = None, *, cause: str | None = None) -> int:
         """Write an event that only natsproc writes; it is never dropped. Raises: as `append`.
@@ -136,7 +150,7 @@ class EventLog:
         """
         if isinstance(data, dict) and data.get("sender") and not self._verified:
             data = {**data, "verified": False}
-        return self._append(type, data, cause)
+        return self._append(type, data, cause, _kind(type))
 
     @property
     def turns(self) -> bool:
@@ -153,15 +167,17 @@ class EventLog:
         type: str,
         data: Json,
         cause: str | None,
-        *,
+        kind: bytes,
+        copies: Sequence[list[bytes]] = (),
         drop: bool = False,
         terminal: bool = False,
-        copies: Sequence[list[bytes]] = (),
     ) -> int:
-        kind, body = _kind(type), encode(data)
-        reason = None if cause is None else encode(cause)
-        self._check_size(len(kind) + len(body) + len(reason or b""))
-        if os.getpid() != self._pid:  # before the lock, which another thread may have held at the fork
+        body, reason = encode(data), b"" if cause is None else encode(cause)
+        size = self._frame + len(kind) + len(body) + len(reason)
+        if size > (limit := self._writer.limit - self._overhead):
+            raise _too_large(size, limit)
+        # before the lock, which another thread may have held at the fork
+        if forks.generation != self._generation:
             raise Closed(f"this is a forked child: {self.address} belongs to its parent")
         with self._lock:
             if self._error:
@@ -172,7 +188,8 @@ class EventLog:
                 self._dropped = [self._dropped[0] + 1, self._dropped[1] + len(body)]
                 self._overflow.wake()
                 return self.offset + 1
-            self._say_dropped()
+            if self._dropped[0]:
+                self._say_dropped()
             offset = self._place(kind, body, reason, copies)
             if terminal:
                 self._terminal = offset
@@ -180,25 +197,14 @@ class EventLog:
                 self._carried.feed(type, data, offset)
             return offset
 
-    def _check_size(self, variable: int) -> None:
-        size, limit = self._frame + variable, self._writer.limit - self._overhead
-        if size > limit:
-            raise TooLarge(
-                f"an event of {size} bytes is too large: the server takes {limit} at most in one (its max_payload, "
-                "less what it adds). Send it in parts, or raise max_payload",
-                size=size,
-                limit=limit,
-            )
-
-    def _place(
-        self, kind: bytes, body: bytes, cause: bytes | None = None, copies: Sequence[list[bytes]] = ()
-    ) -> int:
-        payload = encode_event(self.offset + 1, self.epoch, self.run, now(), kind, body, cause)
+    def _place(self, kind: bytes, body: bytes, cause: bytes = b"", copies: Sequence[list[bytes]] = ()) -> int:
+        offset = self.offset + 1
+        payload = encode_event(offset, self.epoch, self.run, now(), kind, body, cause)
         self._way.put(payload)
-        self.offset += 1
+        self.offset = offset
         for copy in copies:
             copy.append(payload)
-        return self.offset
+        return offset
 
     def _say_dropped(self) -> None:
         count, size = self._dropped
@@ -273,7 +279,7 @@ class EventLog:
         if refusal and self.ended:
             await self._settle(self._terminal)
             raise refusal
-        offset = self._append(EXITED, data, None, terminal=True)
+        offset = self._append(EXITED, data, None, _kind(EXITED), terminal=True)
         await self.flush(offset)
         return offset
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from natsproc.errors import Closed
 
+from . import forks
 from .yielding import attention, calm, yielding
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class IOThread:
     """
 
     def __init__(self, name: str = "natsproc-io") -> None:
-        self._pid = os.getpid()
+        self._generation = forks.generation
         self._ready = threading.Event()
         self.loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -63,12 +63,12 @@ class IOThread:
     @property
     def alive(self) -> bool:
         """Whether calls can be made: the thread runs, and this is the OS process that started it."""
-        return os.getpid() == self._pid and self._thread.is_alive()
+        return not self.forked and self._thread.is_alive()
 
     @property
     def forked(self) -> bool:
         """Whether this is a child that was forked off the OS process which owns the thread."""
-        return os.getpid() != self._pid
+        return forks.generation != self._generation
 
     @property
     def inside(self) -> bool:

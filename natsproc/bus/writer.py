@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from natsproc.errors import Closed, Error, NoServer, NotAllowed, ServerUnfit, TimedOut, TooLarge
 
 from .connection import ApiError, Connection, NoResponders
-from .ingest import WINDOW, Batch, Broken, Entry, Pipe, window
+from .ingest import WINDOW, Batch, Broken, Pipe, window
 
 MAX_EVENTS = 20_000
 MAX_BYTES = 32 * 1024 * 1024
@@ -22,6 +22,7 @@ FAST_INGEST = (2, 14)
 _MESSAGE_TOO_LARGE = 10054
 _SHY = 10.0  # seconds without batches after one that stored nothing though its first entry alone was stored
 _BACKOFF = (0.05, 2.0)
+_ROOMY = 0.75  # of the bounds: who has found the buffer full waits until it holds less than that
 
 
 @dataclass
@@ -48,7 +49,16 @@ class Lane:
 
     def put(self, payload: bytes) -> int:
         """Queue an entry, from any thread, without blocking; returns its number. Raises: Closed."""
-        return self._writer._put(self, payload)
+        writer, pipe = self._writer, self._writer._pipe
+        with writer._lock:  # number and place in the queue have to agree
+            if writer._closed:
+                raise writer._closed
+            self.last = number = self.last + 1
+            writer._bytes_in += len(payload)
+            pipe.queue.append((self, number, payload))
+        if pipe.sleeping:
+            pipe.rouse()
+        return number
 
     @property
     def full(self) -> bool:
@@ -112,6 +122,7 @@ class Writer:
         self.connection = connection
         self.stream = stream
         self.stats = Stats()
+        self.limit = connection.max_payload  #: bytes that server and stream take in one message
         self.trouble: str | None = None  #: for people: why nothing is being stored, and what to do
         self._max_events = max_events
         self._max_bytes = max_bytes
@@ -154,39 +165,28 @@ class Writer:
         return Lane(self, subject, on_refused)
 
     @property
-    def limit(self) -> int:
-        """Bytes that server and stream take in one message."""
-        limit = self.connection.max_payload
-        return min(limit, self._message_limit) if self._message_limit > 0 else limit
-
-    @property
     def full(self) -> bool:
         """Whether the buffer has reached its bound; from any thread. Never once it is closed."""
-        if self._closed:
-            return False
-        return self._waiting >= self._max_events or self._bytes_in - self._pipe.bytes_out >= self._max_bytes
+        return self._holds(self._max_events, self._max_bytes)
+
+    def _holds(self, events: float, size: float) -> bool:
+        pipe = self._pipe
+        return (
+            len(pipe.queue) + len(pipe.flying) >= events or self._bytes_in - pipe.bytes_out >= size
+        ) and not self._closed
 
     @property
     def _waiting(self) -> int:
         return len(self._pipe.queue) + len(self._pipe.flying)
 
     async def room(self) -> None:
-        """Return when the buffer is below its bound, or the writer was closed."""
-        while self.full:
+        """Return when the buffer is well below its bound, so that one waits seldom; or the writer was closed."""
+        while self._holds(self._max_events * _ROOMY, self._max_bytes * _ROOMY):
             await self._next_progress()
 
     async def _next_progress(self) -> None:
         self._progress.clear()
         await self._progress.wait()
-
-    def _put(self, lane: Lane, payload: bytes) -> int:
-        with self._lock:  # number and place in the queue have to agree
-            if self._closed:
-                raise self._closed
-            lane.last = number = lane.last + 1
-            self._bytes_in += len(payload)
-            self._pipe.add(Entry(lane, number, payload))
-        return number
 
     def _watch(self, lane: Lane) -> None:
         self._watched.add(lane)
@@ -205,6 +205,7 @@ class Writer:
                 await self.connection.wait_connected()
                 if self._version != self.connection.server_version:
                     await self._learn()
+                self._limit_messages()
                 if self._pipe.queue:
                     await self._round()
                 else:
@@ -236,11 +237,11 @@ class Writer:
             if reason is None and useless:  # the fault lies with batches
                 self._shy_until = asyncio.get_running_loop().time() + _SHY
             if reason and self._pipe.queue:
-                first = self._pipe.queue[0]
-                if refusal := self._refusal(reason, first):
+                lane, number, payload = self._pipe.queue[0]
+                if refusal := self._refusal(reason, lane.subject, len(payload)):
                     self.stats.refused += 1
-                    first.lane.drop(refusal)
-                    first.lane.on_refused(refusal, first.number)
+                    lane.drop(refusal)
+                    lane.on_refused(refusal, number)
                     return
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, most)
@@ -257,9 +258,8 @@ class Writer:
         self.trouble = None
         return None
 
-    def _refusal(self, reason: Error, entry: Entry) -> Error | None:
-        """Why the server takes everything but this entry, if that is so."""
-        size, subject = len(entry.payload), entry.lane.subject
+    def _refusal(self, reason: Error, subject: str, size: int) -> Error | None:
+        """Why the server takes everything but such an entry, if that is so."""
         if isinstance(reason, ApiError) and reason.err_code == _MESSAGE_TOO_LARGE:
             text = f"an event of {size} bytes on {subject}: {self.stream} takes less in one message (max_msg_size)"
             return TooLarge(text, size=size, limit=max(self._message_limit, 0))
@@ -284,7 +284,12 @@ class Writer:
         batches = version >= FAST_INGEST and not self.connection.gated
         self._fast = batches and bool(config.get("allow_batched"))
         self._message_limit = int(config.get("max_msg_size", 0))
+        self._limit_messages()
         self._version = version
+
+    def _limit_messages(self) -> None:
+        limit = self.connection.max_payload
+        self.limit = min(limit, self._message_limit) if self._message_limit > 0 else limit
 
     def _shut(self, error: Error) -> None:
         with self._lock:

@@ -56,7 +56,8 @@ def encode(value: Json, what: str = "data") -> bytes:
     try:
         payload = to_json(value, inf_nan_mode="strings")
         # What is written and cannot be read (200 levels, 4300 digits) would be a hole in the log for ever.
-        if len(payload) > _LONG or payload.count(b"[") + payload.count(b"{") > _DEEP:
+        size = len(payload)
+        if size > _DEEP and (size > _LONG or payload.count(b"[") + payload.count(b"{") > _DEEP):
             from_json(b"[" * _AROUND + payload + b"]" * _AROUND)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise BadPayload(f"{what} cannot be sent as JSON: {error}") from None
@@ -225,10 +226,9 @@ def encode_event(
     offset: int, epoch: int, run: int, time: str, kind: bytes, data: bytes, cause: bytes | None = None
 ) -> bytes:
     """Write an event from parts that are JSON already (`kind` and `cause` with their quotes)."""
-    head = b'{"offset":%d,"epoch":%d,"run":%d,"time":"%s","type":%s,"data":' % (
-        offset, epoch, run, time.encode(), kind,
+    return b'{"offset":%d,"epoch":%d,"run":%d,"time":"%b","type":%b,"data":%b%b}' % (
+        offset, epoch, run, time.encode(), kind, data, b',"cause":' + cause if cause else b"",
     )  # fmt: skip
-    return head + data + (b"}" if cause is None else b',"cause":' + cause + b"}")
 
 
 def encode_mark(epoch: int, run: int, time: str, nonce: str, node: str) -> bytes:

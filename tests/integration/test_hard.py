@@ -326,7 +326,27 @@ def test_a_loop_in_another_thread_at_best() -> None:
     assert outcomes == [Outcome("applied", BEST_EFFORT)]
 
 
-def test_a_shield_keeps_short_code_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_code(counts: list[int]) -> None:
+    counts[0] += 1
+    for _ in range(200):
+        pass
+    counts[1] += 1
+
+
+@hard.shielded
+def shielded(counts: list[int]) -> None:
+    short_code(counts)
+
+
+def behind_the_shield(counts: list[int]) -> None:
+    with hard.shield:
+        short_code(counts)
+
+
+@pytest.mark.parametrize("whole", [shielded, behind_the_shield])
+def test_a_shield_keeps_short_code_whole(
+    whole: Callable[[list[int]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(interruptions, "GRACE", 0.0)
     code = Interruptions(None)
     counts = [0, 0]
@@ -334,11 +354,7 @@ def test_a_shield_keeps_short_code_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     def count() -> None:
         deadline = time.monotonic() + DEADLINE
         while time.monotonic() < deadline:
-            with hard.shield:
-                counts[0] += 1
-                for _ in range(200):
-                    pass
-                counts[1] += 1
+            whole(counts)
         _never_stopped.append("count")
 
     with code.main_thread_scope():

@@ -7,21 +7,21 @@ slow reader off. nats-py's ordered consumer is not used: it loses entries when s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from natsproc.errors import Error
 from natsproc.protocol.bundle import StoredEntry
 from natsproc.protocol.names import new_token, node_inbox
 
-from .connection import Connection
+from .connection import Connection, Headers
+from .parsing import Raw
 
 PATIENCE = 5.0  #: seconds without any progress after which a read is given up
 _HEARTBEAT = 500_000_000
@@ -35,6 +35,37 @@ class ReadFailed(Error):
 @lru_cache
 def _second(seconds: str) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def parse_header_block(block: bytes) -> Headers:
+    """Read a header block as it is on the wire, and as `STREAM.MSG.GET` returns it."""
+    lines = (line.partition(":") for line in block.decode("utf-8", "replace").split("\r\n")[1:])
+    return {name.strip(): value.strip() for name, colon, value in lines if colon}
+
+
+class _Delivered(StoredEntry):
+    """An entry as a consumer delivers it: what few readers want to know is read when they ask for it."""
+
+    __slots__ = ()
+
+    @property
+    def time(self) -> str:
+        raw: Any = self[2]
+        nanoseconds = raw.decode()
+        return f"{_second(nanoseconds[:-9])}.{nanoseconds[-9:]}Z"
+
+    @property
+    def subject(self) -> str:
+        raw: Any = self[3]
+        return str(raw, "utf-8", "replace")
+
+    @property
+    def headers(self) -> Headers | None:
+        raw: Any = self[4]
+        return parse_header_block(raw) if raw else None
+
+
+_new = tuple.__new__
 
 
 class Bulk:
@@ -75,7 +106,7 @@ class Bulk:
     async def __aenter__(self) -> Self:
         self._forget = self._connection.on_disconnect(lambda: self._fail("the connection was lost"))
         try:
-            self._subscription = await self._connection.nc.listen(
+            self._subscription = await self._connection.nc.listen_in_lists(
                 str(self._config["deliver_subject"]), self._take
             )
             body = {"stream_name": self._stream, "config": self._config}
@@ -140,27 +171,27 @@ class Bulk:
         self._failure = self._failure or why
         self._heard.set()
 
-    def _take(self, msg: Msg) -> None:
-        if self._done or self._failure:
-            return
-        # $JS.ACK.stream.consumer.deliveries.position.number.time.pending; the newer form has the domain and
-        # the account before the stream, and a token at the end
-        tokens = msg.reply.split(".")
-        if tokens[:2] == ["$JS", "ACK"]:
-            position, number, time = tokens[5:8] if len(tokens) < 11 else tokens[7:10]
-            self._take_entry(msg, int(position), int(number), time)
-        else:
-            self._take_status(msg.reply, msg.headers or {})
+    def _take(self, messages: Sequence[Raw]) -> None:
+        for subject, reply, payload, block in messages:
+            if self._done or self._failure:
+                break
+            # $JS.ACK.stream.consumer.deliveries.position.number.time.pending; the newer form has the domain and
+            # the account before the stream, and a token at the end
+            if reply.startswith(b"$JS.ACK."):
+                tokens = reply.split(b".")
+                position, number, time = tokens[5:8] if len(tokens) < 11 else tokens[7:10]
+                self._take_entry(int(position), int(number), (payload, time, subject, block))
+            else:
+                self._take_status(reply.decode(), parse_header_block(block))
         self._heard.set()
 
-    def _take_entry(self, msg: Msg, position: int, number: int, time: str) -> None:
+    def _take_entry(self, position: int, number: int, rest: tuple[bytes, bytes, bytes, bytes]) -> None:
         if number != self._number + 1:
             self._fail(f"entries were lost on the way (the {number}th came after the {self._number}th)")
             return
         self._number = number
         if position <= self._upto:
-            stamp = f"{_second(time[:-9])}.{time[-9:]}Z"
-            self._entries.append(StoredEntry(position, msg.data, stamp, msg.subject, msg.headers))
+            self._entries.append(_new(_Delivered, (position, *rest)))
         self._done = position >= self._upto
 
     def _take_status(self, reply: str, headers: Mapping[str, str]) -> None:

@@ -19,8 +19,8 @@ from natsproc.protocol.bundle import BUNDLE, StoredEntry, unbundle
 from natsproc.protocol.messages import Entry, encode
 from natsproc.protocol.records import Cut
 
-from .bulk import PATIENCE, Bulk, ReadFailed
-from .connection import ApiError, Connection, Headers, NoResponders
+from .bulk import PATIENCE, Bulk, ReadFailed, parse_header_block
+from .connection import ApiError, Connection, NoResponders
 
 __all__ = ["History", "ReadFailed", "StoredEntry"]
 
@@ -31,12 +31,6 @@ _CHUNK_BYTES = 4 * 1024 * 1024  # well below what a server keeps pending before 
 _SUBJECTS = 1000  # the server takes 1,024 in one request
 _NO_MESSAGE = 10037
 _UNAVAILABLE = 503
-
-
-def parse_header_block(block: bytes) -> Headers:
-    """Read a header block as `STREAM.MSG.GET` returns it."""
-    lines = (line.partition(":") for line in block.decode("utf-8", "replace").split("\r\n")[1:])
-    return {name.strip(): value.strip() for name, colon, value in lines if colon}
 
 
 def entry_of(msg: Msg) -> StoredEntry | None:

@@ -13,19 +13,14 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.protocol import parser
 from nats.protocol.command import unsub_cmd
+
+from .parsing import Hear, ListParser
 
 _ENDED = re.compile(r"authentication (expired|revoked)", re.IGNORECASE)
 
 Look = Callable[[], tuple[str, str, dict[str, Any]]]
 """Where a server that may move is now, its name, and options for nats-py."""
-
-
-# nats-py splits at any white space, and takes a subject with a vertical tab in it for a broken connection
-_PART = rb"[ \t]+([^ \t\r\n]+)"
-parser.MSG_RE = re.compile(rb"\AMSG" + _PART * 2 + rb"[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)\r\n")
-parser.HMSG_RE = re.compile(rb"\AHMSG" + _PART * 2 + rb"[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n")
 
 
 _WHITE = " \t\n\r\x0b\x0c"
@@ -59,6 +54,10 @@ class MendedClient(Client):
     on_ended: Callable[[str], None] = staticmethod(lambda said: None)
     """Hears that the server has ended the session, because the credential has expired or was revoked."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps: ListParser = ListParser(self)
+
     async def listen(self, subject: str, handler: Callable[[Msg], object]) -> Subscription:
         """Subscribe; `handler`, which must not wait, is called as a message is read, without queue and task between."""
         if self.is_closed:
@@ -67,6 +66,20 @@ class MendedClient(Client):
         subscription = self._subs[self._sid] = _Listening(self, self._sid, subject, handler)
         await self._send_subscribe(subscription)
         return subscription
+
+    async def listen_in_lists(self, subject: str, hear: Hear) -> Subscription:
+        """As `listen`, with all the messages that were read together, as they are: a tenth of what a `Msg` costs."""
+        self._ps.listening[b"%d" % (self._sid + 1)] = hear
+        return await self.listen(subject, lambda msg: None)
+
+    def count(self, messages: int, size: int) -> None:
+        """Keep nats-py's count of what came, for what it does not see."""
+        self.stats["in_msgs"] += messages
+        self.stats["in_bytes"] += size
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self._ps.listening.pop(b"%d" % sid, None)
+        super()._remove_sub(sid, max_msgs)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and (wrong := self._wrong(info)):
@@ -77,8 +90,12 @@ class MendedClient(Client):
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Pass over what is not UTF-8, or has headers that are none: anybody may send that to anybody."""
+        if (number := b"%d" % sid) in self._ps.listening:
+            await self._ps.hand_over(number, [(subject, reply, data, headers or b"")])
+            return
         with suppress(UnicodeError, IndexError, ValueError):
             if type(subscription := self._subs.get(sid)) is _Listening:
+                self.count(1, len(data))
                 msg = self._build_message(sid, subject, reply, data, await self._process_headers(headers))
                 try:
                     subscription.handler(msg)

@@ -7,11 +7,11 @@ what it brings, the reads and questions, and what happens when the connection is
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from natsproc.errors import NoServer, NotAllowed
@@ -19,10 +19,12 @@ from natsproc.protocol.messages import Entry, Event, Notice
 from natsproc.protocol.names import Address, Names
 from natsproc.protocol.reader import BUFFER, Action, Actions, AskFirst, AskLast, Read, Reader, Subscribe
 
+from .bulk import parse_header_block
 from .claims import PATIENCE, insist
 from .connection import Connection
 from .history import Ahead, History, ReadFailed, StoredEntry, read_failures
 from .kv import Bucket
+from .parsing import Raw
 from .start import Start, read_claim, reader_at
 
 __all__ = ["Start", "follow"]
@@ -70,6 +72,24 @@ async def follow(
         await tail.close()
 
 
+_HEADERS = re.compile(
+    rb"NATS/1\.0\r\nNats-Stream: [^\r\n]*\r\nNats-Subject: [^\r\n]*\r\nNats-Sequence: (\d+)\r\n"
+    rb"Nats-Time-Stamp: [^\r\n]*\r\nNats-Last-Sequence: (\d+)\r\n\r\n"
+)
+
+
+def _placed(payload: bytes, block: bytes) -> tuple[int, bytes, int] | None:
+    """A live entry with its position and that of the one before it; None if it is not from the stream, so not stored."""
+    try:
+        if found := _HEADERS.fullmatch(block):  # as nats-server writes them
+            position, previous = found.groups()
+            return int(position), payload, int(previous)
+        headers = parse_header_block(block)
+        return int(headers["Nats-Sequence"]), payload, int(headers["Nats-Last-Sequence"])
+    except (KeyError, ValueError):
+        return None
+
+
 class _Tail:
     """One reader and what it needs of the bus. Each step deals with one thing."""
 
@@ -95,7 +115,7 @@ class _Tail:
         self._backoff = _BACKOFF
         self._subscription: Subscription | None = None
         self._unsubscribing: asyncio.Task[None] | None = None
-        self._queue: list[Msg] = []
+        self._queue: list[Raw] = []
         self._queued_bytes = 0
         self._heard = asyncio.Event()
         self._denial: NotAllowed | None = None
@@ -208,11 +228,15 @@ class _Tail:
             self._apply(self._reader.history_end())
             return
         self._backoff = _BACKOFF
-        for stored in entries:
-            self._apply(self._reader.history(stored.position, Entry.parse(stored.payload)))
+        while entries:
+            events = self._reader.follow(entries, live=False)
+            self.items += events
+            for stored in entries[len(events) : len(events) + 1]:
+                self._apply(self._reader.history(stored.position, Entry.parse(stored.payload)))
             if self._todo:  # a question, or to read from elsewhere
                 await self._stop_reading()
                 return
+            entries = entries[len(events) + 1 :]
 
     async def _stop_reading(self) -> None:
         if self._reading:
@@ -233,19 +257,19 @@ class _Tail:
     def _hear(self) -> None:
         """Give the reader what came live."""
         heard, self._queue, self._queued_bytes = self._queue, [], 0
-        for msg in heard:
-            headers = msg.headers or {}
-            try:
-                position, previous = int(headers["Nats-Sequence"]), int(headers["Nats-Last-Sequence"])
-            except (KeyError, ValueError):  # not from the stream, so nothing that is stored
-                continue
-            self._apply(self._reader.live(position, previous, Entry.parse(msg.data)))
+        entries = [placed for _, _, payload, block in heard if (placed := _placed(payload, block))]
+        while entries:
+            events = self._reader.follow(entries, live=True)
+            self.items += events
+            for position, payload, previous in entries[len(events) : len(events) + 1]:
+                self._apply(self._reader.live(position, previous, Entry.parse(payload)))
+            entries = entries[len(events) + 1 :]
 
-    def _on_live(self, msg: Msg) -> None:
+    def _on_live(self, messages: list[Raw]) -> None:
         if self._overflowed:
             return
-        self._queue.append(msg)
-        self._queued_bytes += len(msg.data)
+        self._queue += messages
+        self._queued_bytes += sum(len(payload) for _, _, payload, _ in messages)
         if len(self._queue) > BUFFER or self._queued_bytes > _QUEUE_BYTES:
             # nobody takes it: the server need not send what will be read from the log later
             self._overflowed = True
@@ -254,7 +278,7 @@ class _Tail:
 
     async def _subscribe(self) -> None:
         if self._follow and not self._subscription:
-            self._subscription = await self._connection.nc.listen(self._live, self._on_live)
+            self._subscription = await self._connection.nc.listen_in_lists(self._live, self._on_live)
 
     def _unsubscribe(self) -> Coroutine[None, None, None]:
         """Forget the subscription and what it brought, at once; what is returned tells the server."""

@@ -159,6 +159,33 @@ def _made(*values: Any) -> Event:
     return event
 
 
+def next_event(
+    payload: bytes, epoch: int, offset: int | None, position: int, address: Address | None
+) -> Event | None:
+    """Read an entry if it is the event of that epoch and offset and ends nothing: as `Entry.parse`, for half the price."""
+    try:
+        raw = from_json(payload, allow_inf_nan=False)
+        run, kind, offset_there = raw["run"], raw["type"], raw["offset"]
+        if (
+            offset_there == offset
+            and raw["epoch"] == epoch
+            and type(offset_there) is type(raw["epoch"]) is type(run) is int
+            and 0 < epoch <= MOST
+            and 0 < offset_there <= MOST
+            and -MOST <= run <= MOST
+            and type(kind) is str
+            and kind != MARK
+            and kind != EXITED
+        ):
+            get = raw.get
+            return _made(
+                offset, epoch, run, str(get("time", "")), kind, get("data"), get("cause"), position, address
+            )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """What the reader itself has to say: never stored, never numbered."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal
 
-from .messages import EXITED, Cursor, Entry, Event, Notice
+from .messages import EXITED, Cursor, Entry, Event, Notice, next_event
 from .names import Address
 from .ownership import Fold, Verdict, check_cursor, cursor_at, cut_before, foreign_cursor, merge_cuts
 from .records import Cut
@@ -53,6 +53,9 @@ class Unsubscribe:
 
 Action = Event | Notice | Read | AskFirst | AskLast | Subscribe | Unsubscribe
 Actions = Sequence[Action]
+
+Placed = tuple[Any, ...]
+"""Position and payload of an entry; of a live one then the position of the one before it."""
 
 _NOTHING: Final[Actions] = ()
 _COUNTS: Final = Verdict.COUNTS
@@ -149,6 +152,29 @@ class Reader:
             self._anchored = True
             self._check(position, entry)
         return _NOTHING
+
+    def follow(self, entries: Sequence[Placed], *, live: bool) -> list[Event]:
+        """Take those entries, from the first on, that simply follow; the one behind them is for `history` or `live`.
+
+        That is what these two would say of them, one by one, in half the time.
+        """
+        ready = (self._state is _State.LIVE and self.position >= self._known) if live else self._anchored
+        if not (ready and self._plain):
+            return []
+        events: list[Event] = []
+        fold, address, last = self._fold, self._address, self.position
+        epoch, offset = fold.epoch, fold.next_offset
+        for entry in entries:
+            position = entry[0]
+            if (entry[2] != last) if live else position <= last:
+                break
+            if (event := next_event(entry[1], epoch, offset, position, address)) is None:
+                break
+            events.append(event)
+            last, offset = position, event.offset + 1
+        if events:
+            self.position, fold.next_offset, self._last = last, offset, events[-1]
+        return events
 
     def history_end(self) -> Actions:
         """The read in progress is complete."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from copy import copy
 from typing import Literal
 
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from natsproc.protocol.messages import Entry, Event, Notice
-from natsproc.protocol.ownership import prune_cuts
+from natsproc.protocol.messages import Entry, Event, Notice, encode
+from natsproc.protocol.ownership import Fold, prune_cuts
 from natsproc.protocol.reader import (
     Actions,
     AskFirst,
@@ -56,6 +57,18 @@ def mark(epoch: int, run: int = 1) -> Entry:
 
 def event(epoch: int, offset: int, run: int = 1, kind: str = "output", note: object = None) -> Entry:
     return Entry(epoch, run, offset, "", kind, [epoch, offset, note])
+
+
+def payload_of(entry: Entry) -> bytes:
+    """What is stored for it."""
+    payload = encode(entry._asdict())
+    assert Entry.parse(payload) == entry
+    return payload
+
+
+def _state(reader: Reader) -> object:
+    fold = [getattr(reader._fold, name) for name in Fold.__slots__]
+    return {**vars(reader), "_fold": fold}
 
 
 class Log:
@@ -230,8 +243,26 @@ class Viewer:
     def _live(self) -> bool:
         if not self.inbox:
             return False
-        self.perform(self.reader.live(*self.inbox.popleft()))
+        followed = self._follow(list(self.inbox)[: 1 + self.choices.below(4)], live=True)
+        for _ in range(followed):
+            self.inbox.popleft()
+        if not followed:
+            self.perform(self.reader.live(*self.inbox.popleft()))
         return True
+
+    def _follow(self, entries: list[tuple[int, int, Entry]], *, live: bool) -> int:
+        """Let the reader take what simply follows, as one that takes one by one; returns how many it took."""
+        alone = copy(self.reader)
+        alone._fold, alone._buffer = copy(self.reader._fold), list(self.reader._buffer)
+        events = self.reader.follow(
+            [(position, payload_of(entry), previous) for position, previous, entry in entries], live=live
+        )
+        for event, (position, previous, entry) in zip(events, entries, strict=False):
+            said = alone.live(position, previous, entry) if live else alone.history(position, entry)
+            assert list(said) == [event]
+        assert _state(alone) == _state(self.reader)
+        self.perform(events)
+        return len(events)
 
     def _read(self, count: int) -> bool:
         after = self.reading
@@ -247,7 +278,10 @@ class Viewer:
             self.reading = None
             self.perform(self.reader.history_end())
             return True
-        for position, _, entry in given:
+        followed = self._follow(given, live=False)
+        if followed:
+            self.reading, self.joined = given[followed - 1][0], True
+        for position, _, entry in given[followed:]:
             self.reading, self.joined = position, True
             actions = self.reader.history(position, entry)
             self.perform(actions)

@@ -35,6 +35,7 @@ from natsproc.protocol.messages import (
     encode,
     encode_event,
     encode_mark,
+    next_event,
 )
 from natsproc.protocol.names import Address
 from natsproc.protocol.records import Claim, Cut, Lease, Record
@@ -393,6 +394,33 @@ def test_the_line_that_a_tail_prints():
     )
     notice = Notice("gap", {"from": 1, "to": 2}, cursor="x")
     assert notice.to_json() == {"type": "gap", "data": {"from": 1, "to": 2}, "cursor": "x"}
+
+
+odd_numbers = st.sampled_from([5] * 8 + [0, -1, 2**53 - 1, 2**53, 2**70, 5.0, 1.5, True, "5", None])
+odd_entries = st.fixed_dictionaries(
+    {"epoch": odd_numbers, "offset": odd_numbers, "run": odd_numbers, "type": st.just("output") | anything},
+    optional={"time": anything, "data": values, "cause": anything},
+)
+
+
+@examples(400)
+@given(odd_entries.map(encode) | st.binary(max_size=30), st.sampled_from([5, 5, 5, 1, 2**53 - 1, 2**53]))
+def test_the_next_event_is_read_as_any_entry_is(payload, offset):
+    event, entry = next_event(payload, 5, offset, 9, None), Entry.parse(payload)
+    if event is not None:
+        assert (entry.epoch, entry.offset) == (5, offset)
+        assert repr(event) == repr(entry.event(9))
+        assert event.type not in ("mark", "exited")
+
+
+@given(objects, st.none() | texts)
+def test_an_event_that_follows_is_read_at_once(data, cause):
+    payload = encode_event(
+        7, 5, 1, "now", b'"output"', encode(data), None if cause is None else encode(cause)
+    )
+    assert next_event(payload, 5, 7, 9, None) == Event(7, 5, 1, "now", "output", data, cause, 9)
+    for epoch, offset in ((5, 8), (6, 7), (5, None)):
+        assert next_event(payload, epoch, offset, 9, None) is None
 
 
 def test_an_event_that_was_read_is_as_one_that_was_made():

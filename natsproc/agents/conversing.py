@@ -87,8 +87,15 @@ class Conversation(ABC):
         self.proc = proc
 
     @abstractmethod
-    async def answer(self, turn: Turn, asked: Message, *, again: bool) -> Any:
-        """Answer a message, and return the reply; `again` if a former owner was at it when it died."""
+    def hear(self, asked: Message, *, again: bool) -> None:
+        """A message is to be answered, `again` if a former owner was at it when it died.
+
+        From here on it is part of the history, however soon the answer is stopped: viewers have seen it.
+        """
+
+    @abstractmethod
+    async def answer(self, turn: Turn, asked: Message) -> Any:
+        """Answer the message that was heard, and return the reply."""
 
     @abstractmethod
     async def stopped(self, seen: Partial) -> None:
@@ -128,9 +135,10 @@ class Conversation(ABC):
     async def _exchange(self, asked: Message, again: bool) -> Message | None:
         """Answer one message. Returns the next one, if somebody stopped the answer by saying something else."""
         turn = self.proc.turn(asked)
+        self.hear(asked, again=again)
         try:
             async with turn:
-                reply = await self.answer(turn, asked, again=again)
+                reply = await self.answer(turn, asked)
                 await self.proc.reply(asked, plain(reply))
         except Interrupted as stop:
             await self.stopped(await turn.partial())

@@ -73,13 +73,12 @@ class GraphConversation(Conversation):
     def load(self, saved: dict[str, Json]) -> None:
         pass
 
-    async def answer(self, turn: Turn, asked: Message, *, again: bool) -> Any:
+    def hear(self, asked: Message, *, again: bool) -> None:
         self._heard: Heard | None = None
-        snapshot = await self._graph.aget_state(self._config)
-        heard = self._heard = Heard(self.proc, self._messages(snapshot))
-        human = human_of(asked)
-        # a former owner may have been at it
-        payload: Any = None if human.id in heard.before else self._input(human)
+        self._human = human_of(asked)
+
+    async def answer(self, turn: Turn, asked: Message) -> Any:
+        snapshot, heard, payload = await self._open()
         steps = 0
         while payload is not None or snapshot.next:
             if payload is None and snapshot.interrupts:
@@ -98,6 +97,12 @@ class GraphConversation(Conversation):
                 payload = self._input(*(new for new in map(human_of, more) if new.id not in known))
         last = self._messages(snapshot)[-1:]
         return last[0].text if last and isinstance(last[0], AIMessage) else None
+
+    async def _open(self) -> tuple[StateSnapshot, Heard, Any]:
+        """The thread as it is, and what it is to be given: the message, unless a former owner has been at it."""
+        snapshot = await self._graph.aget_state(self._config)
+        heard = self._heard = Heard(self.proc, self._messages(snapshot))
+        return snapshot, heard, None if self._human.id in heard.before else self._input(self._human)
 
     async def _step(self, heard: Heard, payload: Any) -> StateSnapshot:
         """Let the graph do what is next, and show it."""
@@ -128,12 +133,11 @@ class GraphConversation(Conversation):
         return Command(resume={id: task.result() for id, task in asked.items()})
 
     async def stopped(self, seen: Partial) -> None:
-        if self._heard is None:
-            return
+        heard = self._heard or (await self._open())[1]  # it may have been stopped before it looked
         clear = [StateUpdate(None, END)]  # what was begun and is not done is not to be done
         await self._graph.abulk_update_state(self._config, [clear])
         present = self._messages(await self._graph.aget_state(self._config))
-        if changes := self._heard.changes(seen, present):
+        if changes := heard.changes(seen, present):
             as_input = [StateUpdate({self._key: changes}, START)]
             await self._graph.abulk_update_state(self._config, [as_input, clear])
 

@@ -79,12 +79,15 @@ class AgentConversation(Conversation):
         self.messages = ModelMessagesTypeAdapter.validate_python(saved["messages"])
         self.unsent, self.begun = saved["unsent"], saved["begun"]
 
-    async def answer(self, turn: Turn, asked: Message, *, again: bool) -> Any:
+    def hear(self, asked: Message, *, again: bool) -> None:
         self._step: Step | None = None
-        goes_on = again and self.begun
-        if not goes_on:
+        self._goes_on = again and self.begun
+        if not self._goes_on:
             self.messages = repair_messages(self.messages)  # calls that are left to others are not waited for
             self.unsent = [*self.unsent, text_of(asked.data)]
+
+    async def answer(self, turn: Turn, asked: Message) -> Any:
+        goes_on = self._goes_on
         prompt = None if goes_on else self.unsent if len(self.unsent) > 1 else self.unsent[0]
         async with self._agent.iter(prompt, message_history=self.messages, **self._options) as run:
             queue = Queue(run)

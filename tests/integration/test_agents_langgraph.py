@@ -128,6 +128,36 @@ async def test_tokens_stream_and_tools_are_events_and_what_is_said_last_is_the_r
         ]  # fmt: skip
 
 
+class Held(InMemorySaver):
+    """One that does not answer, once it is told so, the next time it is asked."""
+
+    hold = False
+
+    async def aget_tuple(self, config):
+        if self.hold:
+            self.hold = False
+            await asyncio.Event().wait()
+        return await super().aget_tuple(config)
+
+
+async def test_a_message_whose_answer_is_stopped_before_it_begins_is_in_the_thread(mesh, viewer):
+    model, saver = Scripted(scripts=[says("one"), says("three")]), Held()
+    graph = built(model, saver=saver)
+    async with conversing(mesh, graph, "lg-early"):
+        handle = await appears(viewer, "lg-early")
+        assert await handle.request("first", timeout=20) == "one"
+        await shown(handle, ended(1))
+        saver.hold = True
+        await handle.send("second")
+        await until(lambda: asyncio.sleep(0, not saver.hold), 20)
+        assert (await handle.interrupt()).applied
+        await shown(handle, ended(2))
+        assert await handle.request("third", timeout=20) == "three"
+        said = [("human", "first"), ("ai", "one"), ("human", "second"), ("human", "third")]
+        assert model.requests[-1] == said
+        assert parts(await thread(graph, "lg-early")) == [*said, ("ai", "three")]
+
+
 async def test_a_fake_model_of_langchain_and_what_a_node_says_by_itself(mesh, viewer):
     async def adds(state):
         return {"messages": [AIMessage("by myself")]}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from natsproc.errors import NoSuchProcess
 from natsproc.protocol.messages import Cursor, Entry
 from natsproc.protocol.names import Address, key_of
-from natsproc.protocol.ownership import WINDOW, cursor_at, cut_before, foreign_cursor
+from natsproc.protocol.ownership import WINDOW, check_log, cursor_at, cut_before
 from natsproc.protocol.reader import Reader
 from natsproc.protocol.records import Claim, Cut
 
@@ -64,8 +64,7 @@ async def reader_at(
     cuts = claim.cuts if claim else ()
     options: dict[str, Any] = {}
     if start.kind == "cursor" and start.cursor:
-        if claim and start.cursor.epoch < int(claim.extra.get("born", 0)):
-            raise foreign_cursor(start.cursor)
+        check_log(start.cursor, claim, last.position if last else 0)
         options = {"cursor": start.cursor}
     elif start.kind == "new" and last:
         options = {"position": last.position}

@@ -216,6 +216,21 @@ def check_cursor(cursor: Cursor, cuts: Sequence[Cut]) -> None:
         raise foreign_cursor(cursor)
 
 
+def check_log(cursor: Cursor, claim: Claim | None, last: int) -> None:
+    """Make sure that the cursor can be of the log with that claim, whose last entry has position `last` (0: none left).
+
+    Both as the leader has them. What it names was stored, so the log has cuts and has come as far; and where anything
+    is left of a log, its last entry is. Raises: BadPayload.
+    """
+    behind = 0 < last < cursor.position
+    if claim is not None:
+        ended = int(claim.extra.get("last", 0)) if claim.ended and not last else 0
+        behind = behind or not claim.cuts or 0 < ended < cursor.offset
+        behind = behind or cursor.epoch < int(claim.extra.get("born", 0))
+    if behind:
+        raise foreign_cursor(cursor)
+
+
 def foreign_cursor(cursor: Cursor) -> BadPayload:
     """The error for a cursor that was made from another log."""
     return BadPayload(

@@ -125,12 +125,17 @@ class Reader:
         return (Subscribe(), self._read())
 
     def live(self, position: int, previous: int, entry: Entry) -> Actions:
-        """An entry of the live subject, and the position of the one before it on that subject."""
+        """An entry of the live subject, and the position of the one before it on that subject.
+
+        Raises: BadPayload if the cursor turns out to be of another log.
+        """
         if self._state is not _State.LIVE:
             return self._keep(position, previous, entry)
         if previous == self.position >= self._known:
             return self._take(position, entry)
         if position <= self.position:
+            if self._unchecked:  # of a log that is gone, and this one has not come as far
+                raise foreign_cursor(self._unchecked)
             return _NOTHING
         self._keep(position, previous, entry)
         return (self._read(),)

@@ -14,6 +14,7 @@ from serving import parsed, serving
 
 import natsproc
 from natsproc.http.routes import VERBS
+from natsproc.protocol.messages import Cursor
 
 JSON = {"content-type": "application/json"}
 
@@ -56,6 +57,20 @@ async def written(mesh, id, *texts, **options):
 def said(items):
     """The texts of what was logged, whatever else is among the items."""
     return [item["data"]["text"] for item in items if item["type"] == "log"]
+
+
+async def test_a_last_event_id_of_another_log_is_refused_at_once(mesh, http):
+    await written(mesh, "job", "one", "two")
+    async with mesh.own("later") as proc:
+        await proc.log("one")
+        await proc.flush()
+        job, *_ = [item async for item in mesh.process("job").tail(follow=False)]
+        mine = [item async for item in mesh.process("later").tail(follow=False)][-2]
+        beyond = str(Cursor(10_000, mine.epoch, 1, 700))
+        for cursor in (job.cursor, beyond):
+            refused = await call(http, "GET", "/later/events", headers={"last-event-id": cursor})
+            assert refused.status_code == 422
+            assert "another log" in refused.json()["detail"]
 
 
 async def test_events_as_server_sent_events(mesh, http):

@@ -246,6 +246,44 @@ async def test_nothing_there_and_foreign_cursors_are_errors(connection):
         await shown(connection, Start("cursor", cursor=Cursor(3, log.epoch + 5, 1, 2)))
 
 
+async def test_a_cursor_beyond_a_logs_end_is_refused_at_once(connection):
+    log, other = RawLog(connection, NAMES, A), RawLog(connection, NAMES, Address("default", "b"))
+    await log.claim()
+    await log.emit(3)
+    await other.claim()
+    await other.emit(3)  # the stream has come further than the log
+    for position, offset in ((5, 4), (7, 3), (1000, 50)):
+        viewer = Viewer(connection, Start("cursor", cursor=Cursor(position, log.epoch, 1, offset)))
+        with pytest.raises(BadPayload, match="another log"):
+            await viewer.end()
+    trimmed = {"filter": log.subject, "seq": 5}
+    await connection.api(f"STREAM.PURGE.{NAMES.event_stream}", trimmed)
+    viewer = Viewer(connection, Start("cursor", cursor=Cursor(3, log.epoch, 1, 2)))
+    await viewer.until(lambda: viewer.notices == ["caught_up"])  # gone, and no error
+    await log.emit(1)
+    await log.end()
+    await viewer.end()
+    assert viewer.offsets == [4, 5]
+    assert "gap" in viewer.notices
+
+
+async def test_a_cursor_of_a_mesh_that_was_made_anew_is_refused_at_once_or_with_the_next_event(connection):
+    log = RawLog(connection, NAMES, A)
+    await Bucket(connection, NAMES.claims).put(key_of(A), b'{"nonce":"x","node":"n"}')
+    cursor = Cursor(700, 1, 1, 5)
+    with pytest.raises(BadPayload, match="another log"):  # nothing has ever been written
+        await Viewer(connection, Start("cursor", cursor=cursor)).end()
+    await log.claim()
+    await log.emit(10)
+    cursor = Cursor(700, log.epoch, 1, 5)
+    await connection.api(f"STREAM.PURGE.{NAMES.event_stream}", {"filter": log.subject})
+    viewer = Viewer(connection, Start("cursor", cursor=cursor))
+    await viewer.until(lambda: viewer.notices == ["caught_up"])  # nothing is left that could tell
+    await log.emit(1)
+    with pytest.raises(BadPayload, match="another log"):
+        await viewer.end()
+
+
 async def test_a_claim_without_a_log_is_a_process_that_has_said_nothing(connection):
     log = RawLog(connection, NAMES, A)
     await Bucket(connection, NAMES.claims).put(key_of(A), b'{"nonce":"x","node":"n"}')

@@ -13,9 +13,9 @@ from natsproc.errors import BadName, BadPayload
 from natsproc.protocol.bundle import Parts
 from natsproc.protocol.messages import UNREADABLE, Cursor, Entry, Event, Notice
 from natsproc.protocol.names import Address, Names, check_name, key_of, reply_is_clients
-from natsproc.protocol.ownership import Fold, Verdict
+from natsproc.protocol.ownership import Fold, Verdict, check_log
 from natsproc.protocol.reader import AskFirst, AskLast, Read, Reader, Subscribe, Unsubscribe
-from natsproc.protocol.records import Cut
+from natsproc.protocol.records import Claim, Cut
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
 
@@ -98,6 +98,17 @@ def test_cursors():
     for text in vectors["invalid"]:
         with pytest.raises(BadPayload):
             Cursor.parse(text)
+
+
+@pytest.mark.parametrize("case", load("cursors")["logs"], ids=str)
+def test_cursors_of_logs(case):
+    claim = case["claim"] and Claim.parse(json.dumps(case["claim"]).encode())
+    try:
+        check_log(Cursor(*case["cursor"]), claim, case["last"])
+        fits = True
+    except BadPayload:
+        fits = False
+    assert fits == case["fits"]
 
 
 @pytest.mark.parametrize("case", load("events")["entries"], ids=lambda case: case["payload"][:40])

@@ -474,7 +474,8 @@ def record_cases() -> dict[str, Json]:
 
     def claim(raw: bytes) -> Json:
         found = Claim.parse(raw)
-        known = {name: int(found.extra.get(name, 0)) for name in ("born", "last")}
+        known: dict[str, Json] = {name: int(found.extra.get(name, 0)) for name in ("born", "last")}
+        known["ended"] = found.ended
         return {"epoch": found.epoch_at(77), "run": found.run, "cuts": cuts(found.cuts)} | known
 
     def record(raw: bytes) -> Json:

@@ -5,7 +5,7 @@
 
 import { BadPayload } from "./errors.js";
 import type { Cursor, Entry } from "./messages.js";
-import type { Cut } from "./records.js";
+import type { Claim, Cut } from "./records.js";
 
 /** So many entries of one process, at most, may be stored before one that was sent earlier. */
 export const WINDOW = 256;
@@ -176,6 +176,16 @@ export function checkCursor(cursor: Cursor, cuts: readonly Cut[]): void {
     ? cut.epoch === cursor.epoch && cut.offset <= cursor.offset + 1
     : !first || (cursor.epoch < first.epoch && cursor.offset < first.offset);
   if (!fits) throw foreignCursor(cursor);
+}
+
+/**
+ * Make sure that the cursor can be of the log with that claim, whose last entry has position `last` (0: none left),
+ * both as the leader has them. Throws: BadPayload.
+ */
+export function checkLog(cursor: Cursor, claim: Claim | null, last: number): void {
+  const ended = claim?.ended && !last ? claim.last : 0;
+  const foreign = claim !== null && (!claim.cuts.length || cursor.epoch < claim.born || (0 < ended && ended < cursor.offset));
+  if (foreign || (0 < last && last < cursor.position)) throw foreignCursor(cursor);
 }
 
 /** The error for a cursor that was made from another log. */

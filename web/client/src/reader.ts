@@ -101,11 +101,14 @@ export class Reader {
     return [{ kind: "subscribe" }, this.#read()];
   }
 
-  /** An entry of the live subject, and the position of the one before it on that subject. */
+  /** An entry of the live subject, and the position of the one before it on that subject. Throws: as `first`. */
   live(position: number, previous: number, entry: Entry): Action[] {
     if (this.#state !== "live") return this.#keep(position, previous, entry);
     if (previous === this.position && this.position >= this.#known) return this.#take(position, entry);
-    if (position <= this.position) return [];
+    if (position <= this.position) {
+      if (this.#unchecked) throw foreignCursor(this.#unchecked); // of a log that is gone, and this one has not come as far
+      return [];
+    }
     this.#keep(position, previous, entry);
     return [this.#read()];
   }

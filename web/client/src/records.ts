@@ -21,6 +21,7 @@ export interface Claim {
   readonly epoch: number;
   readonly run: number;
   readonly cuts: readonly Cut[];
+  readonly ended: boolean;
   /** the first epoch of a log that began with this record; 0 where that is not known */
   readonly born: number;
   /** the last offset of a run that has ended; 0 where that is not known */
@@ -30,10 +31,11 @@ export interface Claim {
 /** Read a claim record that has that revision. Throws: BadPayload. */
 export function parseClaim(payload: Uint8Array, revision: number): Claim {
   const raw = decodeObject(payload, "claim record");
-  const { nonce, node, epoch = 0, run = 1, cuts = [], born = 0, last = 0 } = raw;
+  const { nonce, node, epoch = 0, run = 1, cuts = [], ended, born = 0, last = 0 } = raw;
   const known = Array.isArray(cuts) && cuts.every((cut) => Array.isArray(cut) && cut.length === 4);
   if (nonce === undefined || node === undefined || !known) throw new BadPayload("claim record is not one of ours");
-  return { epoch: whole(epoch) || revision, run: whole(run), cuts: cuts.map(toCut), born: whole(born), last: whole(last) };
+  const table = cuts.map(toCut);
+  return { epoch: whole(epoch) || revision, run: whole(run), cuts: table, ended: Boolean(ended), born: whole(born), last: whole(last) };
 }
 
 /** Read a cut as it is written: epoch, run, first offset, position. */

@@ -5,7 +5,7 @@ import type { History, Stored } from "./history.js";
 import { parseEntry } from "./messages.js";
 import type { Cursor } from "./messages.js";
 import type { Address } from "./names.js";
-import { cursorAt, cutBefore, foreignCursor, WINDOW } from "./ownership.js";
+import { checkLog, cursorAt, cutBefore, WINDOW } from "./ownership.js";
 import { Reader } from "./reader.js";
 import type { ReaderOptions } from "./reader.js";
 import { parseClaim } from "./records.js";
@@ -44,7 +44,7 @@ export async function readerAt(
   const cuts = claim?.cuts ?? [];
   let options: ReaderOptions = {};
   if (start.kind === "cursor") {
-    if (claim && start.cursor.epoch < claim.born) throw foreignCursor(start.cursor);
+    checkLog(start.cursor, claim, last?.position ?? 0);
     options = { cursor: start.cursor };
   } else if (start.kind === "behind") {
     options = { position: start.position };

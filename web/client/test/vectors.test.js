@@ -9,7 +9,7 @@ import { BadName, BadPayload } from "../dist/errors.js";
 import { gateSubject, isStored } from "../dist/gate.js";
 import { cursorText, eventOf, notice, parseCursor, parseEntry, parseReceipt, UNREADABLE } from "../dist/messages.js";
 import { Address, checkName, Names, replyIsClients } from "../dist/names.js";
-import { Fold } from "../dist/ownership.js";
+import { checkLog, Fold } from "../dist/ownership.js";
 import { Reader } from "../dist/reader.js";
 import { inTheMiddle } from "../dist/start.js";
 import { parseClaim, parseRecord, toCut } from "../dist/records.js";
@@ -64,6 +64,14 @@ test("cursors", () => {
     assert.equal(cursorText(cursor), text);
   }
   for (const text of vectors.invalid) assert.throws(() => parseCursor(text), BadPayload, text);
+});
+
+test("cursors that cannot be of a log", () => {
+  for (const { cursor: [position, epoch, run, offset], claim, last, fits } of load("cursors").logs) {
+    const check = () => checkLog({ position, epoch, run, offset }, claim && parseClaim(bytes(JSON.stringify(claim)), 1), last);
+    if (fits) check();
+    else assert.throws(check, BadPayload, JSON.stringify(claim));
+  }
 });
 
 test("entries of a log, and the lines that are printed of them", () => {

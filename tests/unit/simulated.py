@@ -243,7 +243,8 @@ class Viewer:
     def _live(self) -> bool:
         if not self.inbox:
             return False
-        followed = self._follow(list(self.inbox)[: 1 + self.choices.below(4)], live=True)
+        one_by_one = not isinstance(self.reader, Reader)  # for whoever writes down what it is told
+        followed = 0 if one_by_one else self._follow(list(self.inbox)[: 1 + self.choices.below(4)], live=True)
         for _ in range(followed):
             self.inbox.popleft()
         if not followed:
@@ -278,7 +279,7 @@ class Viewer:
             self.reading = None
             self.perform(self.reader.history_end())
             return True
-        followed = self._follow(given, live=False)
+        followed = self._follow(given, live=False) if isinstance(self.reader, Reader) else 0
         if followed:
             self.reading, self.joined = given[followed - 1][0], True
         for position, _, entry in given[followed:]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -334,8 +334,7 @@ class Mesh:
         await node.start()
         return node
 
-    @asynccontextmanager
-    async def own(
+    def own(
         self,
         id: str | None = None,
         *,
@@ -349,7 +348,7 @@ class Mesh:
         version: int = 1,
         migrate: Migrations | None = None,
         refuse: Refuse | None = None,
-    ) -> AsyncIterator[Process]:
+    ) -> AbstractAsyncContextManager[Process]:
         """Give the code inside an address: `async with mesh.own("order-42") as proc: …`.
 
         Leaving it writes the one terminal event: completed, failed, interrupted, cancelled or killed. A message
@@ -376,8 +375,7 @@ class Mesh:
 
         declared = Declared(tuple(allow), Shape(state, version, migrate or {}), refuse)
         spec = new_spec(self, id, kind, labels, parent, restart, when_full, declared)
-        async with owned(self, spec) as proc:
-            yield proc
+        return owned(self, spec)
 
     async def run(
         self,

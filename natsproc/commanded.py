@@ -49,7 +49,6 @@ class Commanded:
     asking: Asking
     target: Target | None
     outlived: Callable[[int], object] | None  #: told the code of a run that its code outlives
-    _ready: asyncio.Event
     _paused: bool
     _checkpoints: Checkpoints
     _ending: dict[str, Any]
@@ -65,6 +64,9 @@ class Commanded:
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         raise NotImplementedError
 
+    async def _attached(self) -> None:
+        raise NotImplementedError
+
     async def _apply(self, command: Command) -> Receipt:
         if command.verb == "ping":
             return self._receipt(command, Outcome(data={"offset": self.log.offset}))
@@ -72,7 +74,7 @@ class Commanded:
             outcome = Outcome("refused", why)
             recorded = command.verb in _RECORDED
             return await self._record(command, outcome) if recorded else self._receipt(command, outcome)
-        await self._ready.wait()
+        await self._attached()
         assert self.target is not None
         if command.verb == "inspect":
             return self._receipt(command, Outcome(data=await self._inspect(bool(command.data.get("stack")))))

@@ -225,14 +225,14 @@ async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIte
     """
     hosted = Hosted(await mesh.node(), spec)
     target = PythonTarget(hosted, asyncio.get_running_loop())
-    signals = ExitStack()
+    signals: AbstractContextManager[Any] = nullcontext()
     if foreground:
         _be_the_program(hosted)
-        signals.enter_context(_sigterm(target.interruptions))
+        signals = stack = ExitStack()
+        stack.enter_context(_sigterm(target.interruptions))
     error: BaseException | None = None
     result: Any = None
-    first = ExitStack()
-    first.enter_context(mesh.io.first())
+    first = mesh.io.first()
     try:
         await mesh.io.call(hosted.open(target))
         proc = Process(mesh.io, hosted, target.interruptions)

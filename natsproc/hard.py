@@ -65,16 +65,32 @@ def shielded(function: F) -> F:
     return function
 
 
-class ShieldedCondition(threading.Condition):
-    """A condition whose lock no HardInterrupt can leave locked."""
+class ShieldedCondition:
+    """A condition whose lock no HardInterrupt can leave locked; small until somebody waits."""
 
-    def __enter__(self) -> bool:
+    __slots__ = ("_condition", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._condition: threading.Condition | None = None
+
+    def __enter__(self) -> None:
         shield.__enter__()
-        return super().__enter__()
+        self._lock.acquire()
 
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
         shield.__exit__()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """See `threading.Condition`; inside."""
+        self._condition = self._condition or threading.Condition(self._lock)
+        self._condition.wait(timeout)
+
+    def notify_all(self) -> None:
+        """See `threading.Condition`; inside."""
+        if self._condition:
+            self._condition.notify_all()
 
 
 def current_task() -> asyncio.Task[Any] | None:

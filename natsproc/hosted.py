@@ -49,6 +49,8 @@ STOP_SECONDS = 3.0
 VIEWERS = 50  #: senders that the record names of those who watch
 VIEWERS_SECONDS = 0.5
 MAX_ERROR = 10_000  #: characters
+TICK_SECONDS = 60.0  #: between two looks at whether messages were missed, or the log is quiet
+FAILED: dict[str, Any] = {"status": "failed", "code": 1}
 
 
 class Hosted(Commanded):
@@ -58,33 +60,33 @@ class Hosted(Commanded):
     """
 
     state: Any = None  #: as of the last checkpoint of the run
+    outlived: Callable[[int], object] | None = None  #: told the code of a run that its code outlives
+    #: told what keeps it from being spooled
+    troubled: Callable[[str], object] = staticmethod(lambda text: None)
+    _paused = False
+    _ready: asyncio.Event | None = None  # where commands wait for a target
+    _over: Error | None = None  # why it cannot be ended any more
+    _showing: asyncio.TimerHandle | None = None
+    _placing: asyncio.Task[Any] | None = None
+    _held: HeldCommands | None = None
+    _ending: dict[str, Any] = FAILED
 
     def __init__(self, node: Node, spec: Spec) -> None:
         self.node = node
         self.spec = spec
         self.mailbox = Mailbox(spec.allow)
         self.target: Target | None = None
-        self.troubled: Callable[[str], object] = lambda text: None  #: told what keeps it from being spooled
         self.asking = Asking(self._show_soon)
-        self._paused = False
-        self.outlived: Callable[[int], object] | None = None  #: told the code of a run that its code outlives
-        self._ready = asyncio.Event()
         self._life = asyncio.Lock()  # opening and ending take turns
         self._owned: Owned | None = None
-        self._over: Error | None = None  # why it cannot be ended any more
-        self._tasks: set[asyncio.Task[Any]] = set()
         self.audience = Audience(node.connection, node.names, spec.address, self._show_viewers)
-        self._showing: asyncio.TimerHandle | None = None
-        self._places: asyncio.Task[Any] | None = None
+        self._ticking: asyncio.TimerHandle | None = None
         self._recording = asyncio.Lock()
         self._revision = 0
         self._noted = {}
         self._control: ServedControl | None = None
-        self._held: HeldCommands | None = None
         self._inbox: InboxReader | None = None
         self._hear_no_more: Callable[[], Awaitable[None]] | None = None
-        self._forget: Callable[[], None] = lambda: None
-        self._ending: dict[str, Any] = {"status": "failed", "code": 1}
 
     async def open(self, target: Target | None = None) -> None:
         """Claim the id, write the first event, and serve inbox and control; commands act on `target`.
@@ -139,7 +141,7 @@ class Hosted(Commanded):
             drop=spec.drop,
             on_trouble=self._say_trouble,
         )
-        self.log.on_lost = self._lose
+        self.log.on_lost, self.log.on_goal = self._lose, self._many
         self.mailbox.log = self.log
         self.asking.open(self.log, owned.carried.asks)
         self._checkpoints = Checkpoints(node.connection, node.names, owned, self.log)
@@ -159,31 +161,50 @@ class Hosted(Commanded):
         # the control subject is served before anyone can find the process, and waits for its target
         self._control = ServedControl(node.connection, node.name, owned.epoch, self._apply)
         await self._control.start(node.names.control(spec.address))
-        self._held = HeldCommands(
-            node.connection, node.names, spec.address, self._control.take, owned.carried.commands
-        )
         self._inbox = InboxReader(
             node.connection, node.names, spec.address, self._deliver, owned.carried.received
         )
         await self._inbox.start()
-        await self._held.examined()
+        if self._held:
+            await self._held.examined()
         await self.audience.start()
         self._hear_no_more = await node.registry.hear(spec.address, self._written)
         async with self._recording:
             self._revision = await insist(lambda: node.registry.put(self.record))
-        self._forget = node.connection.on_reconnect(self._make_sure)
-        self._places = self._spawn(self._fenced(self._checkpoints.keep_places()))
+        self._ticking = self._loop.call_later(TICK_SECONDS, self._tick)
         if owned.kind != "started":
             self._spawn(self._checkpoints.tidy_up())
 
+    def _tick(self) -> None:
+        """Look after it: no task waits for that, as there may be many processes, and nearly all of them idle."""
+        self._ticking = self._loop.call_later(TICK_SECONDS, self._tick)
+        if self._inbox:
+            self._inbox.look_again()
+        if self._checkpoints.quiet():
+            self._place(quiet=True)
+
+    def _many(self) -> None:
+        """Many events lie behind the last place; called in any thread."""
+        self._soon(self._place)
+
+    def _place(self, *, quiet: bool = False) -> None:
+        if not self._over and (self._placing is None or self._placing.done()):
+            self._placing = self._spawn(self._fenced(self._checkpoints.make_place(quiet=quiet)))
+
+    def reconnected(self) -> None:
+        """After a time without a connection: is the id still ours, and what has come meanwhile?"""
+        self._make_sure()
+        if self._inbox:
+            self._inbox.look_again()
+
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Have it done in the background; errors of ours are for whoever waits for it, if anybody does."""
-        self._tasks.add(task := asyncio.create_task(work))
+        self.node.tasks.add(task := asyncio.create_task(work))
         task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self.node.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, Error):
             raise error
 
@@ -216,10 +237,17 @@ class Hosted(Commanded):
 
     def _deliver(self, message: Message) -> None:
         """Take what the inbox brings: commands that were held are not for the code."""
-        if message.kind == COMMAND and self._held:
+        if message.kind == COMMAND:
+            self._held = self._held or self._hold()
             self._held.hear(message)
         elif not passed_over(self.log, message):
             self.mailbox.put(replace(message, refused=self.spec.why_not(message.sender, "message")))
+
+    def _hold(self) -> HeldCommands:
+        assert self._control
+        assert self._owned
+        connection, names, applied = self.node.connection, self.node.names, self._owned.carried.commands
+        return HeldCommands(connection, names, self.spec.address, self._control.take, applied)
 
     def _written(self, record: Record | None) -> None:
         """Somebody has written our record: we, a newer owner, or whoever closed the run."""
@@ -240,7 +268,7 @@ class Hosted(Commanded):
             self.log.append("log", {"level": "warning", "text": text})
 
     def _make_sure(self) -> None:
-        """Also after a time without a connection: is the id still ours?"""
+        """Is the id still ours?"""
         self._spawn(self._confirm())
 
     async def _confirm(self) -> None:
@@ -268,9 +296,15 @@ class Hosted(Commanded):
     def attach(self, target: Target) -> None:
         """Say what commands act on; until then they wait. On the I/O thread."""
         self.target = target
-        self._ready.set()
+        if self._ready:
+            self._ready.set()
         if isinstance(self._over, OwnershipLost | CredentialEnded):
             self._spawn(target.lose(self._over))
+
+    async def _attached(self) -> None:
+        if self.target is None:
+            self._ready = self._ready or asyncio.Event()
+            await self._ready.wait()
 
     async def apply(self, command: Command) -> Receipt:
         """Carry out one command, and return its final receipt once the log has stored what it did."""
@@ -278,8 +312,11 @@ class Hosted(Commanded):
         return await asyncio.shield(self._control.take(command))
 
     def _show_soon(self) -> None:
+        self._soon(lambda: self._spawn(self._show()))
+
+    def _soon(self, act: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the mesh is closed
-            self._loop.call_soon_threadsafe(lambda: self._spawn(self._show()))
+            self._loop.call_soon_threadsafe(act)
 
     def _show_viewers(self) -> None:
         """Once for many that come or go at about the same time."""
@@ -345,14 +382,14 @@ class Hosted(Commanded):
     async def _leave(self) -> None:
         assert self._owned
         self.node.count(self, runs=False)
-        self._forget()
         if self._hear_no_more:
             await self._hear_no_more()
         if self._showing:
             self._showing.cancel()
         await self.audience.close()
-        if self._places:
-            self._places.cancel()
+        for waiting in (self._ticking, self._placing):
+            if waiting:
+                waiting.cancel()
         if self._inbox:
             await self._inbox.close()
         if self._held:

@@ -58,8 +58,8 @@ class Interruptions:
         self._thread = 0  # the one that runs the function, or its loop
         self._main: Scope[Any] | None = None
         self._scopes: list[Scope[Any]] = []  # open ones, in order of entry, without the main scope
-        self._orders: set[Order] = set()  # not settled yet
-        self._turns: set[int] = set()  # that were begun, by their numbers
+        self._orders: list[Order] = []  # not settled yet
+        self._turns: list[int] = []  # that were begun, by their numbers
         self._ended = self._forced = False
         self.reset()
         _all.add(self)
@@ -68,7 +68,7 @@ class Interruptions:
         """Be new, as it has to be in a forked child: no pause, nothing pending, and a lock that is free."""
         self.paused = False
         self._orders.clear()
-        self._resumed = asyncio.Event()
+        self._resumed: asyncio.Event | None = None  # where code of the loop waits while paused
         self._changed = force.ShieldedCondition()  # reentrant, as a signal's handler may come in between
 
     # For the code of the process.
@@ -101,9 +101,10 @@ class Interruptions:
         if self._orders:
             await self.heed(asyncio.sleep(0))  # so that code which never suspends is reached, too
         while self.paused and not self.being_stopped():
-            self._resumed.clear()
+            resumed = self._resumed = self._resumed or asyncio.Event()
+            resumed.clear()
             if self.paused:
-                await self.heed(self._resumed.wait())
+                await self.heed(resumed.wait())
 
     async def heed(self, waited: Awaitable[T]) -> T:
         """Wait for it, as every call of the code does that waits: one that is cancelled for a loss is told of the loss."""
@@ -191,8 +192,8 @@ class Interruptions:
             if self._ended:
                 order.settle(ENDED)
                 return order.future
-            self._orders.add(order)
-            order.future.add_done_callback(lambda _: self._orders.discard(order))
+            self._orders.append(order)
+            order.future.add_done_callback(lambda _: self._forget(order))
             self._changed.notify_all()
         if self._loop is None:
             self._fire(order)
@@ -204,6 +205,10 @@ class Interruptions:
         if hard:
             threading.Thread(target=self._force, args=(order,), name="natsproc-hard", daemon=True).start()
         return order.future
+
+    def _forget(self, order: Order) -> None:
+        if order in self._orders:
+            self._orders.remove(order)
 
     def _set_paused(self, paused: bool) -> Future:
         future: Future = concurrent.futures.Future()
@@ -217,9 +222,13 @@ class Interruptions:
             self._changed.notify_all()
             if self._loop is not None and not paused:
                 with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits there
-                    self._loop.call_soon_threadsafe(self._resumed.set)
+                    self._loop.call_soon_threadsafe(self._go_on)
         future.set_result(outcome)
         return future
+
+    def _go_on(self) -> None:
+        if self._resumed:
+            self._resumed.set()
 
     # Scopes, as they open, fire and close.
 
@@ -227,7 +236,7 @@ class Interruptions:
         with self._changed:
             if scope.turn is not None:
                 scope.turn.begin()  # whoever has read of it finds it open
-                self._turns.add(scope.turn.number)
+                self._turns.append(scope.turn.number)
             scope.runner, scope.outer, scope.open = runner, innermost.get(), True
             innermost.set(scope)
             if not scope.main:

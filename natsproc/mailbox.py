@@ -52,7 +52,7 @@ class Mailbox(Handoff[Message]):
             if self._closed:
                 return
             self.interrupt(message)
-            self._items.append(message)
+            self._add(message)
             wakers = self._nudged()
         for wake in wakers:
             wake()

@@ -107,6 +107,9 @@ class Node:
         self.registry = Registry(connection, names)
         self.writer = Writer(connection, names.event_stream)
         self.hosted: dict[Address, Hosted] = {}
+        self.tasks: set[asyncio.Task[Any]] = (
+            set()
+        )  #: what is done for them, of which asyncio keeps weak references only
         lease = Lease(self.name, host, os.getpid(), version, now())
         self._keeper = LeaseKeeper(connection, names, lease)
         self._discovery = Discovery(connection, self.name, version, self._metadata)
@@ -131,7 +134,12 @@ class Node:
         await self.writer.start()
         if not self.connection.gated:
             await self._discovery.start(self._keeper.lease.started)
+        self.connection.on_reconnect(self._reconnected)
         self._pruning = asyncio.create_task(Retention(self.connection, self.names).now_and_then(self.name))
+
+    def _reconnected(self) -> None:
+        for hosted in self.hosted.values():
+            hosted.reconnected()
 
     async def host(self, spec: Spec) -> Hosted:
         """Own a process from here on. Raises: as `Hosted.open`."""

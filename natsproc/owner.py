@@ -156,8 +156,14 @@ class Process(Core, Speaking):
         super().__init__(io, hosted, interruptions)
         #: what the run returns, recorded in its terminal event: any JSON, or a pydantic model
         self.result_data: Any = None
-        #: the blocking twin, with the same names, for plain functions and other threads
-        self.sync = BlockingProcess(io, hosted, interruptions, self._streams)
+        self._sync: BlockingProcess | None = None
+
+    @property
+    def sync(self) -> BlockingProcess:
+        """The blocking twin, with the same names, for plain functions and other threads."""
+        if self._sync is None:
+            self._sync = BlockingProcess(self._io, self._hosted, self._interruptions, self._streams)
+        return self._sync
 
     async def emit(self, type: str | BaseModel, data: Json = None, *, cause: str | None = None) -> int:
         """Write an event of any type that is not one of natsproc's own; returns its offset.

@@ -7,7 +7,6 @@ log before it. Whoever lost the id can commit neither.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 
@@ -19,13 +18,12 @@ from natsproc.protocol.records import Checkpoint, Claim, Place
 
 from .claims import PATIENCE, Owned, amend, insist
 from .connection import Connection
-from .history import History, StoredEntry
+from .history import History, StoredEntry, shared
 from .kv import Bucket
 from .log import EventLog
 from .objects import Objects
 
 PLACE_EVERY = 20_000  #: events
-QUIET_SECONDS = 60.0  #: without an event
 _NEAR = 2_000  # positions
 
 
@@ -70,15 +68,19 @@ class Checkpoints:
         self._names = names
         self._won = won
         self._log = log
-        self._events = names.events(won.address)
-        self._key = key_of(won.address)
-        self._bucket = Bucket(connection, names.claims)
-        self._objects = Objects(connection, names.states)
-        self._history = History(connection, names.event_stream)
+        self._bucket = shared(Bucket, connection, names.claims)
+        self._objects = shared(Objects, connection, names.states)
+        self._history = shared(History, connection, names.event_stream)
         self._lock = asyncio.Lock()
         self._placed = log.offset  # offset of the last place that was tried, or of the cut
+        self._seen = 0  # what was stored when `quiet` was asked last
+        log.tell_at(self._placed + PLACE_EVERY)
         self._objects_named = 0
         self._litter: list[str] = []  # objects that no record will ever name
+
+    @property
+    def _events(self) -> str:
+        return self._names.events(self._won.address)
 
     @property
     def last(self) -> Checkpoint | None:
@@ -109,7 +111,7 @@ class Checkpoints:
     async def _write(self, state: bytes, offset: int, attempts: list[str]) -> None:
         """Write the state as an object that nobody can have written before, not even in part."""
         self._objects_named += 1
-        attempts.append(f"{self._key}.{self._won.epoch}-{offset}-{self._objects_named}")
+        attempts.append(f"{key_of(self._won.address)}.{self._won.epoch}-{offset}-{self._objects_named}")
         await self._objects.write(attempts[-1], state)
 
     async def _commit(
@@ -153,14 +155,27 @@ class Checkpoints:
         parsed = ((stored.position, Entry.parse(stored.payload)) for stored in entries)
         return [p for p, entry in parsed if (entry.epoch, entry.offset) == wanted and entry.type != EXITED]
 
-    async def keep_places(self) -> None:
-        """Make a place every `PLACE_EVERY` events, and when the log is quiet, until it ends.
+    def quiet(self) -> bool:
+        """Whether there was no event since this was asked before, and there are some behind the last place.
 
-        The last offset of a quiet log then outlives the log, should all of it be trimmed.
-        Raises: OwnershipLost, and as `save`.
+        With a place, the last offset of a quiet log outlives the log, should all of it be trimmed.
         """
+        before, self._seen = self._seen, self._log.stored
+        return before == self._log.stored == self._log.offset > self._placed
+
+    async def make_place(self, *, quiet: bool = False) -> None:
+        """Make a place every `PLACE_EVERY` events, or first behind whatever events there are, if the log is `quiet`.
+
+        Returns once the log will tell of the next ones. Raises: OwnershipLost, and as `save`.
+        """
+        least = 1 if quiet else PLACE_EVERY
         while True:
-            least = await self._due()
+            self._log.tell_at(
+                self._placed + PLACE_EVERY
+            )  # before the look, so that no event slips in between
+            if self._log.offset - self._placed < least:
+                return
+            await self._log.reach(self._placed + least)
             async with self._lock:
                 if self._log.stored - self._placed >= least:  # else a checkpoint made one meanwhile
                     last = await self._last()  # before the event is chosen, which so lies there or behind
@@ -168,18 +183,7 @@ class Checkpoints:
                     place = await self._place(offset, last[0].position - 1 if last else 0)
                     await self._commit(place, carried)
                     self._placed = offset
-
-    async def _due(self) -> int:
-        """Wait until there is reason for a place; returns how many events it takes."""
-        seen = 0
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(QUIET_SECONDS):
-                    await self._log.reach(self._placed + PLACE_EVERY)
-                    return PLACE_EVERY
-            if seen == self._log.stored == self._log.offset > self._placed:
-                return 1
-            seen = self._log.stored
+            least = PLACE_EVERY
 
     async def tidy(self) -> None:
         """Remove the states that nobody needs any more; what fails is left for the next time."""

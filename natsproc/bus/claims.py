@@ -35,7 +35,7 @@ _PASSING = (NoServer, TimedOut, NoResponders, ServerUnfit, ReadFailed, ApiError)
 _UNAVAILABLE = 503
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Owned:
     """An id that was won."""
 

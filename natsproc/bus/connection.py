@@ -46,7 +46,6 @@ _UNAUTHORIZED = re.compile(r"authori[sz]ation|authentication|expired", re.IGNORE
 
 Handler = Callable[[Msg], Awaitable[None]]
 
-
 _UNPROVEN = (
     "somebody is in between, it has a new authority (join anew), a clock is wrong, or its authority is not known "
     "here: name its file by NATS_CA beside --server, or give --creds a file with the one-line form of the grant, "
@@ -106,6 +105,7 @@ class Connection:
         self._asking: dict[str, str] = {}  # by token of who waits for the gate's answer, where it was asked
         self._denials: dict[str, list[tuple[str, Callable[[NotAllowed], None]]]] = {}  # by lower-case subject
         self.on_denial: Callable[[str], None] = lambda subject: None  #: hears every subject that is denied
+        self.shared: dict[tuple[object, str], Any] = {}  #: see history.py
         self._reconnected: list[Callable[[], None]] = []
         self._disconnected: list[Callable[[], None]] = []
         self._last_error = ""

@@ -6,7 +6,6 @@ A command never waits behind the inbox or behind another command: each is applie
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -162,7 +161,7 @@ class ServedControl:
         self._node = node
         self._epoch = epoch
         self._apply = apply
-        self._answers: OrderedDict[str, asyncio.Task[Receipt]] = OrderedDict()
+        self._answers: dict[str, asyncio.Task[Receipt]] = {}
         self._subscription: Subscription | None = None
 
     async def start(self, subject: str) -> None:

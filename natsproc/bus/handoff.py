@@ -11,9 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+_NOTHING: deque[Any] = deque(maxlen=0)  # an empty deque takes up 760 bytes
 
 
 class Handoff(Generic[T]):
@@ -26,7 +28,7 @@ class Handoff(Generic[T]):
         """Nothing is left, and nothing will come."""
 
     def __init__(self, capacity: int = 0) -> None:
-        self._items: deque[T] = deque()
+        self._items: deque[T] = _NOTHING
         self._lock = threading.Lock()
         self._wakers: list[Callable[[], None]] = []
         self._capacity = capacity
@@ -44,10 +46,15 @@ class Handoff(Generic[T]):
         with self._lock:
             if self._closed:
                 return
-            self._items.append(item)
+            self._add(item)
             wakers, self._wakers = self._wakers, []
         for wake in wakers:
             wake()
+
+    def _add(self, item: T) -> None:
+        if self._items is _NOTHING:
+            self._items = deque()
+        self._items.append(item)
 
     async def room(self) -> None:
         """On the producers' loop: return when fewer items than the capacity lie here, or it is closed."""

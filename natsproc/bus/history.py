@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from nats.aio.msg import Msg
 
@@ -22,7 +22,9 @@ from natsproc.protocol.records import Cut
 from .bulk import PATIENCE, Bulk, ReadFailed, parse_header_block
 from .connection import ApiError, Connection, NoResponders
 
-__all__ = ["History", "ReadFailed", "StoredEntry"]
+__all__ = ["History", "ReadFailed", "StoredEntry", "shared"]
+
+T = TypeVar("T")
 
 _FEW = 32  # entries in the first direct get of a read: somebody waits for the first of them
 _AHEAD = 8  # entries that are fetched before it is known whether they are wanted
@@ -70,6 +72,15 @@ class Ahead(NamedTuple):
 
     after: int
     fetching: asyncio.Future[tuple[list[StoredEntry], int]]
+
+
+def shared(make: Callable[[Connection, str], T], connection: Connection, name: str) -> T:
+    """What `make` makes of a stream's or bucket's name, once for all on the connection: it has nothing of its users."""
+    kept = connection.shared
+    if (make, name) not in kept:
+        kept[make, name] = make(connection, name)
+    found: T = kept[make, name]
+    return found
 
 
 class History:

@@ -20,7 +20,7 @@ from natsproc.protocol.names import Address, Names, key_of
 from .claims import insist
 from .clock import later, now, seconds_between
 from .connection import Connection
-from .history import History
+from .history import History, shared
 from .registry import Registry
 
 STORE_SECONDS = 5.0
@@ -79,7 +79,7 @@ class HeldCommands:
     ) -> None:
         """`take` carries out a command; `applied` are sender and id of those that the log has already."""
         self._connection = connection
-        self._inbox = History(connection, names.inbox_stream)
+        self._inbox = shared(History, connection, names.inbox_stream)
         self._names = names
         self._address = address
         self._take = take

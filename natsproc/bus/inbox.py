@@ -1,7 +1,7 @@
 """The inbox: durable once acknowledged, ordered per sender, no JetStream consumer per process. Protocol: section 3.
 
 What the inbox stream stored is republished with the previous position of its sender, so that a hole shows
-with the next message; a lost last one is found after each reconnect and once a minute.
+with the next message; a lost last one is found when whoever has the reader has it look again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ from natsproc.protocol.names import Address, Names, key_of, new_token
 from .claims import insist
 from .clock import now
 from .connection import Connection, Headers
-from .history import History
+from .history import History, shared
 from .registry import Registry
 
-RECHECK_SECONDS = 60.0
 MEANWHILE = 10_000  #: messages
 
 
@@ -155,14 +154,12 @@ class InboxReader:
         self._address = address
         self._sink = sink
         self._cursors = dict(cursors)  # sender → position of the last message handed over
-        self._history = History(connection, names.inbox_stream)
+        self._history = shared(History, connection, names.inbox_stream)
         self._lock = asyncio.Lock()
         self._meanwhile: list[Msg] | None = None  # what comes while the stream is read
         self._again = False  # the stream is to be read once more
-        self._forget = connection.on_reconnect(self._look_again)
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Subscribe, then hand over what is stored already. Raises: NotAllowed, Closed."""
@@ -170,7 +167,6 @@ class InboxReader:
             self._names.delivered(self._address), self._hear
         )
         await insist(self._catch_up)
-        self._timer = asyncio.get_running_loop().call_later(RECHECK_SECONDS, self._recheck)
 
     def _hear(self, msg: Msg) -> None:
         if self._meanwhile is None:
@@ -183,7 +179,7 @@ class InboxReader:
         sender = msg.subject.rsplit(".", 1)[1]
         position, previous = int(headers.get("Nats-Sequence", 0)), int(headers.get("Nats-Last-Sequence", 0))
         if previous > self._cursors.get(sender, 0):
-            self._look_again()  # a hole: the reader of the stream takes this one along
+            self.look_again()  # a hole: the reader of the stream takes this one along
         else:
             self._hand_over(sender, position, msg.data)
 
@@ -216,11 +212,7 @@ class InboxReader:
                 for entry in entries:
                     self._hand_over(sender, entry.position, entry.payload)
 
-    def _recheck(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(RECHECK_SECONDS, self._recheck)
-        self._look_again()
-
-    def _look_again(self) -> None:
+    def look_again(self) -> None:
         """Have the stream read, in a task that lives no longer than that: an idle process has none."""
         self._again = True
         if self._task is None:
@@ -239,9 +231,6 @@ class InboxReader:
 
     async def close(self) -> None:
         """Hand over nothing more."""
-        self._forget()
-        if self._timer:
-            self._timer.cancel()
         if self._task:
             self._task.cancel()
         await self._connection.unsubscribe(self._subscription)

@@ -25,6 +25,7 @@ from . import forks
 from .claims import confirm
 from .clock import now
 from .connection import Connection
+from .history import shared
 from .kv import Bucket
 from .overflow import Overflow
 from .spool import Spool
@@ -52,6 +53,9 @@ def _too_large(size: int, limit: int) -> TooLarge:
         "less what it adds). Send it in parts, or raise max_payload"
     )
     return TooLarge(text, size=size, limit=limit)
+
+
+def _nobody(*_: Error) -> None: ...
 
 
 class EventLog:
@@ -84,12 +88,14 @@ class EventLog:
         self.epoch = epoch
         self.run = run
         self.offset = next_offset - 1  #: given last
-        self.on_lost: Callable[[Error], None] = lambda lost: None  #: called, on the I/O loop, by `void`
+        self.on_lost: Callable[[Error], None] = _nobody  #: called, on the I/O loop, by `void`
+        self.on_goal: Callable[[], None] = _nobody  #: see `tell_at`; must not wait
+        self._goal = _WIDEST
         self._nonce = nonce
         self._carried = carried.copy() if carried else Carried()  # as of that offset
         self._writer = writer
         self._verified = connection.verified
-        self._claims = Bucket(connection, names.claims)
+        self._claims = shared(Bucket, connection, names.claims)
         self._lane = writer.lane(names.events(address), self._on_refused)
         self._shift = self.offset  # an entry's offset is its number in the lane, once it has one, plus this
         self._frame = len(encode_event(_WIDEST, epoch, run, now(), b"", b"", b""))
@@ -157,6 +163,10 @@ class EventLog:
         """Whether a turn was begun in this run, by whichever owner."""
         return self._carried.turns
 
+    def tell_at(self, offset: int) -> None:
+        """Call `on_goal` once, in the thread of whoever writes the event of that offset, or the next one."""
+        self._goal = offset
+
     def snapshot(self) -> tuple[int, Carried]:
         """The offset given last, and what a successor has to know there; from any thread."""
         with self._lock:
@@ -195,6 +205,9 @@ class EventLog:
                 self._terminal = offset
             if type in CARRIED:
                 self._carried.feed(type, data, offset)
+            if offset >= self._goal:
+                self._goal = _WIDEST
+                self.on_goal()
             return offset
 
     def _place(self, kind: bytes, body: bytes, cause: bytes = b"", copies: Sequence[list[bytes]] = ()) -> int:

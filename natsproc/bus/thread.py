@@ -11,13 +11,12 @@ import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from natsproc.errors import Closed
 
 from . import forks
-from .yielding import attention, calm, yielding
+from .yielding import Yielding, attention, calm
 
 T = TypeVar("T")
 
@@ -75,9 +74,9 @@ class IOThread:
         """Whether the caller runs on the I/O thread itself."""
         return threading.current_thread() is self._thread
 
-    def first(self) -> AbstractContextManager[None]:
-        """While inside, the event loop that runs here lets this thread go first, however busy it is."""
-        return yielding(self._attention)
+    def first(self) -> Yielding:
+        """From now until it is left, the event loop that runs here lets this thread go first, however busy it is."""
+        return Yielding(self._attention)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start a coroutine on the I/O thread, from any thread. Raises: Closed."""

@@ -4,7 +4,7 @@ An event loop that is never idle lets go of the lock in every turn, as it polls,
 A thread that waits for it is woken by that, comes too late, and begins to wait anew; and it insists only on a lock that
 nobody has let go of for the switch interval (5 ms). So it may wait for seconds, with commands that came in and a lease
 to renew. Hence a loop that owns processes looks, before it polls without waiting, whether the I/O thread wants to go
-on, and if so sleeps for long enough to be overtaken: `yielding`.
+on, and if so sleeps for long enough to be overtaken: `Yielding`.
 
 Code that computes is made to let go after the switch interval, each time a thread wants to go on; carrying out a
 command takes several of them, so for a moment the interval is shorter: `hurry`.
@@ -19,8 +19,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import inf
 from typing import Any
 
@@ -88,22 +86,32 @@ class _Polite:
 _polite: dict[asyncio.AbstractEventLoop, _Polite] = {}
 
 
-@contextmanager
-def yielding(io: Attention | None) -> Iterator[None]:
-    """While inside, the event loop that runs here gives way to that one, as far as both have selectors."""
-    loop = asyncio.get_running_loop()
-    selector = getattr(loop, "_selector", None)
-    if io is None or not isinstance(selector, selectors.BaseSelector):
-        yield
-        return
-    polite = _polite.get(loop) or _polite.setdefault(loop, _Polite(selector))
-    polite.first[io] += 1
-    try:
-        yield
-    finally:
-        polite.first -= Counter((io,))
+class Yielding:
+    """Until it is left, the event loop that runs here gives way to that one, as far as both have selectors.
+
+    Each process has one, so it is small.
+    """
+
+    __slots__ = ("_io", "_loop")
+
+    def __init__(self, io: Attention | None) -> None:
+        self._io, self._loop = io, asyncio.get_running_loop()
+        selector = getattr(self._loop, "_selector", None)
+        if io is None or not isinstance(selector, selectors.BaseSelector):
+            self._io = None
+            return
+        polite = _polite.get(self._loop) or _polite.setdefault(self._loop, _Polite(selector))
+        polite.first[io] += 1
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        if self._io is None:
+            return
+        polite = _polite[self._loop]
+        polite.first -= Counter((self._io,))
         if not polite.first:
-            _polite.pop(loop).restore()
+            _polite.pop(self._loop).restore()
 
 
 _lock = threading.Lock()

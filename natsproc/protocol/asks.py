@@ -65,6 +65,8 @@ class Ask:
 class Asks:
     """All that a run has asked since its last checkpoint, and that was not taken back."""
 
+    __slots__ = ("by_id",)
+
     def __init__(self, raw: Iterable[dict[str, Any]] = ()) -> None:
         self.by_id: dict[str, Ask] = {}
         for one in raw:

@@ -30,6 +30,8 @@ COMMANDS: Final = 100
 class Carried:
     """What is carried from owner to owner, as of some event."""
 
+    __slots__ = ("asks", "commands", "received", "turns")
+
     def __init__(self, record: Mapping[str, Any] | None = None) -> None:
         """Begin with what the claim record has, if anything."""
         self.received: dict[str, int] = {}  #: sender → inbox position consumed last

@@ -11,6 +11,7 @@ from link import Link
 from meshes import make_mesh
 
 import natsproc
+from natsproc import hosted
 from natsproc.bus import inbox
 
 
@@ -156,6 +157,15 @@ async def test_a_message_whose_announcement_is_lost_is_read_with_the_next(server
         assert len(dropped) == 1
 
 
+async def test_a_last_message_whose_announcement_is_lost_is_read_some_time(server, monkeypatch):
+    await make_mesh(server.url)
+    monkeypatch.setattr(hosted, "TICK_SECONDS", 0.2)
+    monkeypatch.setattr(inbox.InboxReader, "_hear", lambda self, msg: None)
+    async with natsproc.connect(server.url) as mesh, mesh.own("listener") as proc:
+        await mesh.process("listener").send("last")
+        assert (await proc.receive(timeout=20)).data == "last"
+
+
 async def test_a_message_that_comes_while_the_inbox_is_read_is_taken_after_it(server, monkeypatch):
     await make_mesh(server.url)
     read, hear = inbox.InboxReader._read, inbox.InboxReader._hear
@@ -174,7 +184,7 @@ async def test_a_message_that_comes_while_the_inbox_is_read_is_taken_after_it(se
     monkeypatch.setattr(inbox.InboxReader, "_hear", note)
     async with natsproc.connect(server.url) as mesh, mesh.own("listener") as proc:
         monkeypatch.setattr(inbox.InboxReader, "_read", read_for_long)
-        mesh.io.post(proc._hosted._inbox._look_again)
+        mesh.io.post(proc._hosted._inbox.look_again)
         await asyncio.to_thread(reading.wait, 20)
         await mesh.process("listener").send("meanwhile")
         assert (await proc.receive(timeout=20)).data == "meanwhile"

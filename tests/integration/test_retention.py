@@ -374,22 +374,36 @@ async def test_a_goodbye_does_not_stay_for_ever(tmp_path, version, names, monkey
         await connection.close()
 
 
-async def test_offsets_go_on_though_all_of_a_quiet_log_is_trimmed(connection, names, monkeypatch):
-    monkeypatch.setattr(checkpoints, "QUIET_SECONDS", 0.1)
+async def test_offsets_go_on_though_all_of_a_quiet_log_is_trimmed(connection, names):
     trimmed = f"STREAM.PURGE.{names.event_stream}"
     async with writing(connection) as writer:
         won, log = await own(connection, writer, A)
-        keeping = asyncio.create_task(checkpoints.Checkpoints(connection, names, won, log).keep_places())
+        made = checkpoints.Checkpoints(connection, names, won, log)
         for n in range(100):
             log.append("said", n)
-        async with asyncio.timeout(20):
-            while (await record(connection, A)).place is None:
-                await asyncio.sleep(0.05)
-        keeping.cancel()
+        await log.flush()
+        assert not made.quiet()
+        assert made.quiet()
+        await made.make_place(quiet=True)
+        assert not made.quiet()
         for node in ("heir", "heir's heir"):  # the one after has a cut to tell it, and no place
             await connection.api(trimmed, {"filter": names.events(A)})
             won, _ = await own(connection, writer, A, node=node)
             assert won.next_offset == 101
+
+
+async def test_a_process_that_has_been_quiet_for_a_while_has_a_place(mesh, server, connection, monkeypatch):
+    monkeypatch.setattr(hosted, "TICK_SECONDS", 0.1)
+    async with mesh.own("quiet") as proc:
+        for count in (3, 4):
+            for n in range(count):
+                await proc.emit("said", n)
+            await proc.flush()
+            async with asyncio.timeout(20):
+                while (
+                    place := (await record(connection, proc.address)).place
+                ) is None or place.offset < proc._log.offset:
+                    await asyncio.sleep(0.05)
 
 
 async def test_what_a_slow_viewer_is_shown_and_told_is_gone_is_all_there_was(mesh, server, connection, names):

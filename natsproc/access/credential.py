@@ -92,6 +92,22 @@ class Credential:
     def expired(self) -> bool:
         return self.expires is not None and self.expires <= time.time()
 
+    @property
+    def signed(self) -> str:
+        """What its issuer has signed: the same for whoever writes it otherwise."""
+        return parts_of(self.text)[0].rpartition(".")[0]
+
+    @property
+    def has_its_key(self) -> bool:
+        """Whether its seed is that of the key that it names. Whether its issuer has signed it, the server knows."""
+        import nkeys
+
+        try:
+            pair = nkeys.from_seed(parts_of(self.text)[1].encode())
+            return bool(pair.public_key.decode() == self.key)
+        except (nkeys.NkeysError, ValueError, IndexError):
+            return False
+
 
 _RIGHTS = {"history": "watch", "send": "send", "hold": "control", "own": "own"}
 """By the fourth token of the subjects on which the gate is asked."""

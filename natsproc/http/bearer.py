@@ -34,9 +34,8 @@ class Bearers:
         """`mesh` is this server's own, and open; whoever has `token` acts as it, without any bounds."""
         self._mesh = mesh
         self._token = token.encode()
-        self._meshes: OrderedDict[str, Mesh] = (
-            OrderedDict()
-        )  # the one that was asked for longest ago comes first
+        # by what is signed in a credential; the one that was asked for longest ago comes first
+        self._meshes: OrderedDict[str, Mesh] = OrderedDict()
         self._coming: dict[str, asyncio.Task[Mesh]] = {}
         self._opening = asyncio.Semaphore(OPENING)
         self._closing: set[asyncio.Task[None]] = set()
@@ -62,59 +61,61 @@ class Bearers:
         return True if self._token and hmac.compare_digest(token.encode(), self._token) else None
 
     async def _mesh_of(self, line: str) -> Mesh | None:
-        if (mesh := self._meshes.get(line)) is not None:
+        credential = self._accepted(line)
+        if credential is None:
+            return None
+        signed = credential.signed  # a line can be written in many ways, what its issuer has signed in one
+        if (mesh := self._meshes.get(signed)) is not None:
             if not mesh.connection.closed.is_set():
-                self._meshes.move_to_end(line)
+                self._meshes.move_to_end(signed)
                 return mesh
-            self._drop(line)  # it has ended
-        opening = self._coming.get(line)
+            self._drop(signed)  # it has ended
+        opening = self._coming.get(signed)
         if opening is None:
-            credential = self._accepted(line)
-            if credential is None:
-                return None
-            opening = self._coming[line] = asyncio.create_task(self._open(line, credential))
-            opening.add_done_callback(lambda done: self._came(line, done))
+            opening = self._coming[signed] = asyncio.create_task(self._open(credential))
+            opening.add_done_callback(lambda done: self._came(signed, done))
         try:
             return await asyncio.shield(opening)
         except NotAllowed:
             return None
 
-    def _came(self, line: str, opening: asyncio.Task[Mesh]) -> None:
-        self._coming.pop(line)
+    def _came(self, signed: str, opening: asyncio.Task[Mesh]) -> None:
+        self._coming.pop(signed)
         if not opening.cancelled():
             opening.exception()  # whoever waits hears of it, if anybody still does
 
     def _accepted(self, line: str) -> Credential | None:
-        """Read it, if it is one of this mesh; the server is yet to find whether it is true."""
+        """Read it, if it is one of this mesh, and whoever sent it has its key; the server is yet to find whether it is true."""
         try:
             credential = Credential.of(line, "the token")
         except BadPayload:
             return None
         ours = self.takes_credentials and credential.issuer == self._issuer
         meant = credential.prefix in ("", self._mesh.names.prefix)
-        return credential if ours and meant and not credential.expired else None
+        fit = ours and meant and not credential.expired and credential.has_its_key
+        return credential if fit else None
 
-    async def _open(self, line: str, credential: Credential) -> Mesh:
+    async def _open(self, credential: Credential) -> Mesh:
         own = self._mesh.connection.endpoint
         mesh = Mesh(lambda: _as(own, credential), self._mesh.names, self._mesh.namespace)
         async with self._opening:
             await mesh.__aenter__()
-        self._meshes[line] = mesh
+        self._meshes[credential.signed] = mesh
         if len(self._meshes) > MOST:  # only now that the server has taken it: a forged one drives nobody out
             self._drop(next(iter(self._meshes)))
         return mesh
 
-    def _drop(self, line: str) -> None:
+    def _drop(self, signed: str) -> None:
         """Let a connection go: what still streams there breaks off, and its client comes again."""
-        closing = asyncio.create_task(_closed(self._meshes.pop(line)))
+        closing = asyncio.create_task(_closed(self._meshes.pop(signed)))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await asyncio.gather(*self._coming.values(), return_exceptions=True)
-        for line in list(self._meshes):
-            self._drop(line)
+        for signed in list(self._meshes):
+            self._drop(signed)
         await asyncio.gather(*self._closing)
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 KILL_SECONDS = 2.0
+_AS_EVER = nullcontext()
 
 
 def process(
@@ -225,7 +226,7 @@ async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIte
     """
     hosted = Hosted(await mesh.node(), spec)
     target = PythonTarget(hosted, asyncio.get_running_loop())
-    signals: AbstractContextManager[Any] = nullcontext()
+    signals: AbstractContextManager[Any] = _AS_EVER
     if foreground:
         _be_the_program(hosted)
         signals = stack = ExitStack()
@@ -238,7 +239,7 @@ async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIte
         proc = Process(mesh.io, hosted, target.interruptions)
         async with target.interruptions.main_scope():
             await target.interruptions.gate()  # what was held for it comes before its code
-            with _ctrl_c(target.interruptions) if foreground else nullcontext():
+            with _ctrl_c(target.interruptions) if foreground else _AS_EVER:
                 yield proc
         result = proc.result_data
     except BaseException as caught:
@@ -327,7 +328,7 @@ def _ctrl_c(interruptions: Interruptions) -> AbstractContextManager[None]:
 def _sigterm(interruptions: Interruptions) -> AbstractContextManager[None]:
     """Make SIGTERM a cancel, from before the id is claimed until the end is stored; what has its own keeps that."""
     if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        return nullcontext()
+        return _AS_EVER
     return _on(signal.SIGTERM, lambda: interruptions.cancel(hard=True))
 
 

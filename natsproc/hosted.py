@@ -86,7 +86,7 @@ class Hosted(Commanded):
         self._noted = {}
         self._control: ServedControl | None = None
         self._inbox: InboxReader | None = None
-        self._hear_no_more: Callable[[], Awaitable[None]] | None = None
+        self._hearing: Any = None  # the subscription to its own record
 
     async def open(self, target: Target | None = None) -> None:
         """Claim the id, write the first event, and serve inbox and control; commands act on `target`.
@@ -168,7 +168,7 @@ class Hosted(Commanded):
         if self._held:
             await self._held.examined()
         await self.audience.start()
-        self._hear_no_more = await node.registry.hear(spec.address, self._written)
+        self._hearing = await node.registry.hear(spec.address, self._written)
         async with self._recording:
             self._revision = await insist(lambda: node.registry.put(self.record))
         self._ticking = self._loop.call_later(TICK_SECONDS, self._tick)
@@ -382,8 +382,7 @@ class Hosted(Commanded):
     async def _leave(self) -> None:
         assert self._owned
         self.node.count(self, runs=False)
-        if self._hear_no_more:
-            await self._hear_no_more()
+        await self.node.connection.unsubscribe(self._hearing)
         if self._showing:
             self._showing.cancel()
         await self.audience.close()

@@ -64,7 +64,7 @@ class Declared:
     refuse: Refuse | None = None  #: who may not have what
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Spec:
     """What a process is to be, before it has an owner."""
 

@@ -128,7 +128,7 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
 
     said: tuple[str, int] | None = None
     watched, subscription = "", None
-    hear_no_more = await registry.hear(address, changed)
+    hearing = await registry.hear(address, changed)
     forget = connection.on_reconnect(back)
     try:
         while True:
@@ -156,5 +156,5 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
                 look.set()
     finally:
         forget()
-        await hear_no_more()
+        await connection.unsubscribe(hearing)
         await connection.unsubscribe(subscription)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from natsproc.errors import BadPayload, Error, NotAllowed, OwnershipLost, TimedOut
 from natsproc.protocol.messages import encode
@@ -130,18 +131,12 @@ class Registry:
             subjects[subject]: max(0.0, seconds_between(entry.time, now)) for subject, entry in last.items()
         }
 
-    async def hear(
-        self, address: Address, changed: Callable[[Record | None], None]
-    ) -> Callable[[], Awaitable[None]]:
-        """Call `changed` with each record of one process from now on, with None where it was taken away.
+    async def hear(self, address: Address, changed: Callable[[Record | None], None]) -> Subscription:
+        """Call `changed` with each record of one process from now on, with None where it was taken away."""
 
-        Returns how to stop that.
-        """
-
-        subscription = await self._connection.nc.listen(
+        return await self._connection.nc.listen(
             self._names.record(address), lambda msg: changed(parse_record(msg.data, address))
         )
-        return lambda: self._connection.unsubscribe(subscription)
 
     async def watch(self, namespace: str | None = None, *, present: bool = False) -> AsyncIterator[Change]:
         """Every change of a live record from now on: its address, and the record, or None once it has ended.

@@ -124,6 +124,8 @@ class Interruptions:
 
         Raises: Interrupted; Cancelled.
         """
+        if self.clear and not self._fired_around():
+            return
         with self._changed:
             while True:
                 if self.lost:
@@ -134,6 +136,12 @@ class Interruptions:
                 if not self.paused or self.being_stopped():
                     return
                 self._changed.wait()
+
+    def _fired_around(self) -> bool:
+        scope = innermost.get() or self._main
+        while scope is not None and not scope.fired:
+            scope = scope.outer
+        return scope is not None
 
     def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
         """Block plain code until `ready()`, which `wake` has asked again; False after `timeout` seconds.

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="BaseModel")
 
-YIELD_EVERY = 64
+YIELD_EVERY = 64  # events after which other tasks have a turn,
+TURN = 0.001  # but not more often than after so many seconds
 
 
 class Core:
@@ -44,6 +45,7 @@ class Core:
         self._mailbox = hosted.mailbox
         self._interruptions = interruptions
         self._appended = 0
+        self._turn_due = 0.0
         self._streams: dict[str, int] = {}
 
     @property
@@ -179,7 +181,8 @@ class Process(Core, Speaking):
         offset = self._append(type, data, cause)
         if self._log.full:
             await self._interruptions.heed(self._io.call(self._log.room()))
-        elif self._appended % YIELD_EVERY == 0:
+        elif self._appended % YIELD_EVERY == 0 and time.monotonic() >= self._turn_due:
+            self._turn_due = time.monotonic() + TURN
             await self._interruptions.heed(
                 asyncio.sleep(0)
             )  # a loop that only writes can be interrupted, too

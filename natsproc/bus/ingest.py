@@ -24,8 +24,8 @@ from .connection import ApiError, Connection, NoResponders
 SILENCE = 3.0  #: seconds without any answer after which an attempt is given up
 GRACE = 0.1  #: seconds to wait, after an error, for how much was stored before it
 IDLE = 0.005  #: seconds without a new entry after which a batch is committed
-AGE = 0.025  #: seconds without progress after which a batch is committed
-FLOW = 200  #: entries for each acknowledgement of a batch, at most
+AGE = 0.05  #: seconds without progress after which a batch is committed
+FLOW = 500  #: entries for each acknowledgement of a batch, at most; twice as many keep a server busy
 WINDOW = 256  #: entries in a window, at most
 WINDOW_BYTES = 128 * 1024  # so small that an entry a stream may find too large has nothing behind it
 

@@ -116,7 +116,7 @@ async def test_a_stream_without_a_leader_is_waited_for(server, monkeypatch):
                 msg.data = b""
             original(msg)
 
-        monkeypatch.setitem(connection.nc._listening, pipe._subscription._id, leaderless)
+        monkeypatch.setattr(pipe._subscription, "handler", leaderless)
         for n in range(100):
             log.append("said", {"n": n})
         await asyncio.wait_for(log.flush(), 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Annotated, Literal
 
@@ -36,6 +37,9 @@ def ps(
 
     async def work() -> None:
         from natsproc_cli.listing import Listing, say_how_to_go_on
+
+        if not watch:
+            gc.disable()  # which would go through all that is listed again and again, and find nothing
 
         async with target.connect() as mesh:
             listing = Listing(mesh, target.namespace or mesh.namespace, all, kind, labels, waiting)

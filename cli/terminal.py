@@ -67,7 +67,7 @@ def paint(text: str, colour: str) -> str:
 
 def plain(text: str) -> str:
     """Take out control sequences and characters, all but tab and newline: text can't move or paint anything."""
-    return _CONTROL.sub("", _SEQUENCE.sub("", text))
+    return text if text.isprintable() else _CONTROL.sub("", _SEQUENCE.sub("", text))
 
 
 def one_line(text: str) -> str:

@@ -31,7 +31,13 @@ def later(seconds: float) -> str:
 
 def seconds_between(earlier: str, later: str) -> float:
     """Seconds between two times of one and the same clock."""
-    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+    return seconds_until(later)(earlier)
+
+
+def seconds_until(later: str) -> Callable[[str], float]:
+    """The same for many times before one."""
+    end = datetime.fromisoformat(later)
+    return lambda earlier: (end - datetime.fromisoformat(earlier)).total_seconds()
 
 
 Clocks = tuple[float, float]

@@ -113,13 +113,18 @@ class History:
     async def last_of(self, subjects: Sequence[str]) -> dict[str, StoredEntry]:
         """Return the last entries of many literal subjects, a thousand a request. Raises: ReadFailed."""
         found: dict[str, StoredEntry] = {}
-        for start in range(0, len(subjects), _SUBJECTS):
-            body = {"multi_last": list(subjects[start : start + _SUBJECTS]), "max_bytes": _CHUNK_BYTES}
+
+        async def add(some: Sequence[str]) -> None:
+            body = {"multi_last": list(some), "max_bytes": _CHUNK_BYTES}
             pending, behind = 1, 0
             while pending:
-                entries, pending = await self._batch(body | {"seq": behind + 1} if behind else body)
+                async with self.connection.reads:
+                    entries, pending = await self._batch(body | {"seq": behind + 1} if behind else body)
                 found.update((entry.subject, entry) for entry in entries)
                 behind = entries[-1].position if entries else 0
+
+        starts = range(0, len(subjects), _SUBJECTS)
+        await asyncio.gather(*(add(subjects[start : start + _SUBJECTS]) for start in starts))
         return found
 
     async def last_from_leader(self, subject: str) -> StoredEntry | None:
@@ -277,10 +282,10 @@ class History:
                 raise ReadFailed(f"{self.stream}: nothing came for {PATIENCE:g} s") from None
         else:
             item = queue.get_nowait()
-        async with self.there():
-            if isinstance(item, Exception):
+        if isinstance(item, Exception):
+            async with self.there():
                 raise item
-            return item
+        return item
 
     async def find_offset(self, subject: str, offset: int, cuts: Sequence[Cut]) -> int:
         """Return the position of the entry before `offset`, by binary search among the entries of its epoch.

@@ -20,7 +20,7 @@ from natsproc.protocol.names import Address, Names, address_of_key, key_of
 from natsproc.protocol.records import Lease, Record
 
 from .claims import PATIENCE, insist
-from .clock import Steady, seconds_between
+from .clock import Steady, seconds_until
 from .connection import Connection
 from .handoff import Handoff
 from .history import History
@@ -127,9 +127,8 @@ class Registry:
         except NotAllowed:  # not all at once, where they are granted one by one
             now, found = await asyncio.gather(history.now(), asyncio.gather(*map(history.last, subjects)))
             last = {entry.subject: entry for entry in found if entry}
-        return {
-            subjects[subject]: max(0.0, seconds_between(entry.time, now)) for subject, entry in last.items()
-        }
+        since = seconds_until(now)
+        return {subjects[subject]: max(0.0, since(entry.time)) for subject, entry in last.items()}
 
     async def hear(self, address: Address, changed: Callable[[Record | None], None]) -> Subscription:
         """Call `changed` with each record of one process from now on, with None where it was taken away."""

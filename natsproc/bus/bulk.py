@@ -172,27 +172,27 @@ class Bulk:
         self._heard.set()
 
     def _take(self, messages: Sequence[Raw]) -> None:
+        last, upto, entries = self._number, self._upto, self._entries
         for subject, reply, payload, block in messages:
             if self._done or self._failure:
                 break
+            if not reply.startswith(b"$JS.ACK."):
+                self._take_status(reply.decode(), parse_header_block(block))
+                continue
             # $JS.ACK.stream.consumer.deliveries.position.number.time.pending; the newer form has the domain and
             # the account before the stream, and a token at the end
-            if reply.startswith(b"$JS.ACK."):
-                tokens = reply.split(b".")
-                position, number, time = tokens[5:8] if len(tokens) < 11 else tokens[7:10]
-                self._take_entry(int(position), int(number), (payload, time, subject, block))
-            else:
-                self._take_status(reply.decode(), parse_header_block(block))
+            tokens = reply.split(b".")
+            there, number, time = tokens[5:8] if len(tokens) < 11 else tokens[7:10]
+            if int(number) != last + 1:
+                self._fail(f"entries were lost on the way (the {int(number)}th came after the {last}th)")
+                break
+            self._number = last = last + 1
+            position = int(there)
+            if position <= upto:
+                entries.append(_new(_Delivered, (position, payload, time, subject, block)))
+            if position >= upto:
+                self._done = True
         self._heard.set()
-
-    def _take_entry(self, position: int, number: int, rest: tuple[bytes, bytes, bytes, bytes]) -> None:
-        if number != self._number + 1:
-            self._fail(f"entries were lost on the way (the {number}th came after the {self._number}th)")
-            return
-        self._number = number
-        if position <= self._upto:
-            self._entries.append(_new(_Delivered, (position, *rest)))
-        self._done = position >= self._upto
 
     def _take_status(self, reply: str, headers: Mapping[str, str]) -> None:
         if reply:

@@ -183,7 +183,9 @@ class History:
             upto = last.position if last else 0
         async with aclosing(self._lists(subject, after, upto, ahead)) as lists:
             async for entries in lists:
-                wanted = [entry for entry in entries if entry.position <= upto]
+                wanted = entries
+                if entries and entries[-1].position > upto:
+                    wanted = [entry for entry in entries if entry.position <= upto]
                 if wanted:
                     after = wanted[-1].position
                     yield wanted

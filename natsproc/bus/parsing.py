@@ -41,13 +41,13 @@ class ListParser(Parser):
 
     async def _hear(self, data: bytes, start: int) -> int:
         """Hand over the whole messages that come next and are listened to, and return where something else begins."""
-        last = b""
+        listening, last = self.listening, b""
         messages: list[Raw] = []
         while (end := data.find(b"\r\n", start)) > 0:
             line = data[start:end]
             parts = line.split()
             count = len(parts)
-            if count < 4 or parts[2] not in self.listening or b" ".join(parts) != line:
+            if count < 4 or parts[2] not in listening or b" ".join(parts) != line:
                 break
             if parts[0] == b"MSG" and count < 6:
                 head = 0
@@ -71,7 +71,7 @@ class ListParser(Parser):
     async def hand_over(self, number: bytes, messages: list[Raw]) -> None:
         """Have messages heard by who listens under that number."""
         if messages and (hear := self.listening.get(number)):
-            self.nc.count(len(messages), sum(len(payload) for _, _, payload, _ in messages))
+            self.nc.count(len(messages), sum([len(payload) for _, _, payload, _ in messages]))
             try:
                 hear(messages)
             except Exception as error:

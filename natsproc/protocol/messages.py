@@ -153,12 +153,6 @@ _Unfrozen: Any = make_dataclass(
 )
 
 
-def _made(*values: Any) -> Event:
-    event: Event = _Unfrozen(*values)
-    event.__class__ = Event
-    return event
-
-
 def next_event(
     payload: bytes, epoch: int, offset: int | None, position: int, address: Address | None
 ) -> Event | None:
@@ -178,9 +172,11 @@ def next_event(
             and kind != EXITED
         ):
             get = raw.get
-            return _made(
+            event: Event = _Unfrozen(
                 offset, epoch, run, str(get("time", "")), kind, get("data"), get("cause"), position, address
             )
+            event.__class__ = Event
+            return event
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     return None
@@ -236,7 +232,9 @@ class Entry(NamedTuple):
 
     def event(self, position: int, address: Address | None = None) -> Event:
         epoch, run, offset, time, kind, data, cause = self
-        return _made(offset, epoch, run, time, kind, data, cause, position, address)
+        event: Event = _Unfrozen(offset, epoch, run, time, kind, data, cause, position, address)
+        event.__class__ = Event
+        return event
 
 
 def _whole(number: Json) -> int:

@@ -3,7 +3,7 @@
 An event loop that is never idle lets go of the lock in every turn, as it polls, and takes it again a microsecond later.
 A thread that waits for it is woken by that, comes too late, and begins to wait anew; and it insists only on a lock that
 nobody has let go of for the switch interval (5 ms). So it may wait for seconds, with commands that came in and a lease
-to renew. Hence a loop that owns processes looks, before it polls without waiting, whether the I/O thread wants to go
+to renew. Hence a loop that owns processes, and has not waited for a millisecond, looks before it polls whether the I/O thread wants to go
 on, and if so sleeps for long enough to be overtaken: `Yielding`.
 
 Code that computes is made to let go after the switch interval, each time a thread wants to go on; carrying out a
@@ -23,6 +23,7 @@ from math import inf
 from typing import Any
 
 MOMENT = 50e-6  #: seconds to sleep: longer than a thread takes to wake up
+BUSY = 0.001  #: seconds without waiting after which a loop gives way, and how often it does
 SHORT = 0.0005  #: seconds of the switch interval, while there is a hurry
 HURRY = 0.25  #: seconds that one takes
 _LATE = 0.002  # seconds by which a selector may wait longer than it was told to
@@ -71,12 +72,19 @@ class _Polite:
 
     def __init__(self, selector: Any) -> None:
         self.first: Counter[Attention] = Counter()  # whom it gives way, and for how many processes
+        self._next = 0.0  # when it looks whether to give way
         self._selector, self._select = selector, selector.select
         selector.select = self.select
 
     def select(self, timeout: float | None = None) -> Any:
-        if timeout is not None and timeout <= 0 and any(io.wanted for io in self.first):
-            time.sleep(MOMENT)
+        if timeout is None or timeout > 0:
+            found = self._select(timeout)
+            self._next = time.monotonic() + BUSY
+            return found
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + BUSY
+            if any(io.wanted for io in self.first):
+                time.sleep(MOMENT)
         return self._select(timeout)
 
     def restore(self) -> None:

@@ -19,6 +19,7 @@ MOMENT = 0.2
 @pytest.fixture
 def io(monkeypatch):
     monkeypatch.setattr(yielding, "MOMENT", MOMENT)
+    monkeypatch.setattr(yielding, "BUSY", 0)
     thread = IOThread()
     yield thread
     thread.stop()
@@ -72,6 +73,15 @@ async def test_it_loses_no_time_while_the_io_thread_waits(io, monkeypatch):
         await turn()
         io.stop()  # and none once that is gone
         await turn()
+
+
+async def test_a_loop_that_has_just_waited_gives_no_way(io, monkeypatch):
+    monkeypatch.setattr(yielding, "BUSY", 3600)
+    with io.first():
+        await asyncio.sleep(0.01)
+        monkeypatch.setattr(yielding, "MOMENT", 3600)
+        with stuck(io):
+            await turn()
 
 
 def test_what_comes_in_and_what_is_due_is_seen_from_outside():

@@ -76,11 +76,12 @@ async def test_it_loses_no_time_while_the_io_thread_waits(io, monkeypatch):
 
 
 async def test_a_loop_that_has_just_waited_gives_no_way(io, monkeypatch):
-    monkeypatch.setattr(yielding, "BUSY", 3600)
     with io.first():
-        await asyncio.sleep(0.01)
-        monkeypatch.setattr(yielding, "MOMENT", 3600)
+        await asyncio.sleep(0.01)  # now nothing else is left to do
+        monkeypatch.setattr(yielding, "BUSY", 3600)
+        monkeypatch.setattr(yielding, "MOMENT", -1)  # for which no thread can sleep
         with stuck(io):
+            await asyncio.sleep(0.01)
             await turn()
 
 

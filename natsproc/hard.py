@@ -156,18 +156,42 @@ def is_delicate(ident: int, frame: FrameType | None = None) -> bool:
     return frame is not None
 
 
+class _Nothing(BaseException):
+    """What is raised in place of a HardInterrupt that is not wanted any more."""
+
+
+_raised: set[int] = set()  # threads in which it was, or is to be, raised
+
+
 def raise_in(ident: int) -> None:
     """Have HardInterrupt raised in a thread as soon as it runs Python code."""
+    _raised.add(ident)
     _set_async_exc(ident, HardInterrupt)
 
 
-def take_back(ident: int) -> None:
-    """Forget a HardInterrupt that has not been raised yet in that thread."""
-    _set_async_exc(ident, None)
+def take_back() -> None:
+    """Forget a HardInterrupt that may not have been raised yet in this thread.
+
+    Another exception takes its place and is caught here. Merely taking it away would leave CPython looking for it in
+    every thread for ever, and 3.11 then never comes out of the first call that a debugger or a coverage tool traces.
+    """
+    ident = threading.get_ident()
+    if ident not in _raised:
+        return
+    _raised.discard(ident)
+    try:
+        _set_async_exc(ident, _Nothing)
+        _let_it_come()
+    except _Nothing:
+        pass
 
 
-def _set_async_exc(ident: int, exception: type[BaseException] | None) -> None:
+def _let_it_come() -> None:
+    for _ in range(100):
+        pass
+
+
+def _set_async_exc(ident: int, exception: type[BaseException]) -> None:
     import ctypes  # only here: it costs start-up time
 
-    argument = ctypes.py_object(exception) if exception else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), argument)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(exception))

@@ -205,7 +205,7 @@ class ThreadScope(Scope[int]):
     def _leave(self, error: BaseException | None) -> None:
         self.owner.leave(self)
         if self.fired:
-            hard.take_back(self.runner)
+            hard.take_back()
         if self.main and error is None and not self.told:
             for order in self.fired:
                 order.settle(RETURNED)

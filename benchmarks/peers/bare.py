@@ -33,7 +33,7 @@ STREAMS: list[dict[str, Any]] = [
         **_SETTINGS,
     },
 ]
-FLOW = 200
+FLOW = 500  # as natsproc, so that the server has as much in hand
 
 
 class Ingest:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -302,6 +305,40 @@ def test_a_plain_function_in_another_thread_at_best() -> None:
     assert result.result(DEADLINE) == "stop"
     assert worker.submit(lambda: "unharmed").result(DEADLINE) == "unharmed"
     worker.shutdown()
+
+
+TRACED = """
+import sys, threading
+sys.path.insert(0, {folder!r})
+import test_hard
+test_hard.test_a_plain_function_in_another_thread_at_best()
+test_hard.test_one_that_comes_too_late_is_taken_back()
+sys.settrace(lambda *_: None)
+threading.get_ident(), test_hard.hit(None)
+print("traced")
+"""
+
+
+def test_debuggers_and_coverage_tools_work_in_a_program_after_one() -> None:
+    """CPython 3.11 hangs in the first call that is traced, if an exception for a thread was merely taken away."""
+    script = TRACED.format(folder=str(Path(__file__).parent))
+    traced = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (traced.stdout, traced.returncode) == ("traced\n", 0), traced.stderr
+
+
+def test_one_that_comes_too_late_is_taken_back() -> None:
+    def work() -> str:
+        try:
+            with hard.shield:
+                hard.raise_in(threading.get_ident())
+                hard.take_back()
+        except HardInterrupt:
+            pass  # it was quicker
+        hard.take_back()
+        return "unharmed"
+
+    with concurrent.futures.ThreadPoolExecutor(1) as worker:
+        assert [worker.submit(work).result(DEADLINE) for _ in range(20)] == 20 * ["unharmed"]
 
 
 def test_a_loop_in_another_thread_at_best() -> None:

@@ -15,7 +15,7 @@ State = Literal["submitted", "working", "input-required", "completed", "failed",
 
 OVER: Final = frozenset({"completed", "failed", "canceled", "rejected"})
 
-_ENDS: Final[Mapping[Any, State]] = {
+_ENDS: Final[Mapping[str, State]] = {
     "completed": "completed",
     "failed": "failed",
     "interrupted": "canceled",
@@ -108,7 +108,7 @@ class Exchange:
 
     def _end(self, data: dict[str, Any]) -> None:
         self.asks.clear()
-        self.state = _ENDS.get(data.get("status"), "failed")
+        self.state = _ENDS.get(str(data.get("status")), "failed")
         self.why = str(data.get("error") or "")
 
     def _ask(self, event: Event, *, asks: bool = True) -> bool:

@@ -24,10 +24,10 @@ import natsproc as sdk
 from natsproc.server import embedded
 
 LIMITS = {
-    "all": (16_700, 56_500, 'export * from "natsproc"'),
+    "all": (16_800, 56_600, 'export * from "natsproc"'),
     "watching": (
-        13_500,
-        53_300,
+        13_600,
+        53_400,
         'import { Address, Connection, Tail } from "natsproc"; globalThis.them = [Address, Connection, Tail]',
     ),
 }

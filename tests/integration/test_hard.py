@@ -182,28 +182,30 @@ def test_an_idle_loop_survives_any_number_of_them(monkeypatch: pytest.MonkeyPatc
     async def main() -> int:
         code = Interruptions(asyncio.get_running_loop())
         count = 0
-        idle = threading.Event()
+        idle, over = threading.Event(), threading.Event()
 
         def controller() -> None:
-            for _ in range(200):
-                assert idle.wait(DEADLINE)
-                idle.clear()
-                assert hit(code)().result(DEADLINE).status == "applied"
+            while not over.is_set():
+                if idle.wait(0.1):
+                    idle.clear()
+                    assert hit(code)().result(DEADLINE).status == "applied"
 
         thread = threading.Thread(target=controller)
         async with code.main_scope():
             thread.start()
-            while count < 200:
+            # a quick machine needs few signals, if any: then more of them
+            while count < 200 or (not signals and count < 10_000):
                 try:
                     async with code.scope():
                         idle.set()
                         await asyncio.sleep(DEADLINE)
                 except Interrupted:
                     count += 1
+            over.set()
         thread.join(DEADLINE)
         return count
 
-    assert asyncio.run(main()) == 200
+    assert asyncio.run(main()) >= 200
     assert signals
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from natsproc.http.a2a_task import Task, exchange_of, task_id
@@ -125,6 +125,7 @@ def test_a_recovered_turn_goes_on_and_a_question_is_open_until_its_answer():
     ),
     st.sampled_from([0, 1]),
 )
+@example([("exited", None, {"status": []})], 0)
 def test_whatever_stands_in_a_log_a_task_ends_once(entries, position):
     task = Task(ADDRESS, Exchange(1, position))
     for event in log(*entries):

@@ -72,6 +72,7 @@ async def chatting(mesh, id, **options):
 
     async with mesh.own(id, kind="chat", **options) as proc:
         task = asyncio.create_task(converse(proc))
+        go.waiting = lambda: proc._mailbox.waiting  # messages that it has not taken
         try:
             yield go
         finally:

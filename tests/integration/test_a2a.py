@@ -16,6 +16,8 @@ from a2a.types import a2a_pb2 as pb
 from a2a.utils import errors
 from chatting import base, chatting, id, mesh  # noqa: F401
 from google.protobuf.json_format import MessageToDict
+from meshes import until
+from talking import has
 
 import natsproc
 
@@ -162,6 +164,7 @@ async def test_what_is_said_meanwhile_joins_the_task(mesh, base, id):
         await shown.until(stream, lambda s: WORKING in s.states)
         more = await one(client, say("this", task_id=task.id, now=True))
         assert more.id == task.id
+        await until(lambda: has(go.waiting, 1))
         for _ in range(6):
             go.release()
         await shown.until(stream, lambda s: False)

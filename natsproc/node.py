@@ -107,9 +107,8 @@ class Node:
         self.registry = Registry(connection, names)
         self.writer = Writer(connection, names.event_stream)
         self.hosted: dict[Address, Hosted] = {}
-        self.tasks: set[asyncio.Task[Any]] = (
-            set()
-        )  #: what is done for them, of which asyncio keeps weak references only
+        #: what is done for them, of which asyncio keeps weak references only
+        self.tasks: set[asyncio.Task[Any]] = set()
         lease = Lease(self.name, host, os.getpid(), version, now())
         self._keeper = LeaseKeeper(connection, names, lease)
         self._discovery = Discovery(connection, self.name, version, self._metadata)

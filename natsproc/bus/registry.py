@@ -132,7 +132,6 @@ class Registry:
 
     async def hear(self, address: Address, changed: Callable[[Record | None], None]) -> Subscription:
         """Call `changed` with each record of one process from now on, with None where it was taken away."""
-
         return await self._connection.nc.listen(
             self._names.record(address), lambda msg: changed(parse_record(msg.data, address))
         )

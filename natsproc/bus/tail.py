@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 
 from nats.aio.subscription import Subscription
@@ -17,7 +17,17 @@ from nats.aio.subscription import Subscription
 from natsproc.errors import NoServer, NotAllowed
 from natsproc.protocol.messages import Entry, Event, Notice
 from natsproc.protocol.names import Address, Names
-from natsproc.protocol.reader import BUFFER, Action, Actions, AskFirst, AskLast, Read, Reader, Subscribe
+from natsproc.protocol.reader import (
+    BUFFER,
+    Action,
+    Actions,
+    AskFirst,
+    AskLast,
+    Placed,
+    Read,
+    Reader,
+    Subscribe,
+)
 
 from .bulk import parse_header_block
 from .claims import PATIENCE, insist
@@ -228,14 +238,23 @@ class _Tail:
             self._apply(self._reader.history_end())
             return
         self._backoff = _BACKOFF
-        while entries:
-            events = self._reader.follow(entries, live=False)
+        self._take(entries, live=False)
+        if self._todo:  # a question, or to read from elsewhere
+            await self._stop_reading()
+
+    def _take(self, entries: Sequence[Placed], *, live: bool) -> None:
+        """Give the reader entries, of which most simply follow; of a read no more once it wants something else."""
+        while entries and (live or not self._todo):
+            events = self._reader.follow(entries, live=live)
             self.items += events
-            for stored in entries[len(events) : len(events) + 1]:
-                self._apply(self._reader.history(stored.position, Entry.parse(stored.payload)))
-            if self._todo:  # a question, or to read from elsewhere
-                await self._stop_reading()
-                return
+            for position, payload, previous, *_ in entries[len(events) : len(events) + 1]:
+                entry = Entry.parse(payload)
+                said = (
+                    self._reader.live(position, previous, entry)
+                    if live
+                    else self._reader.history(position, entry)
+                )
+                self._apply(said)
             entries = entries[len(events) + 1 :]
 
     async def _stop_reading(self) -> None:
@@ -258,12 +277,7 @@ class _Tail:
         """Give the reader what came live."""
         heard, self._queue, self._queued_bytes = self._queue, [], 0
         entries = [placed for _, _, payload, block in heard if (placed := _placed(payload, block))]
-        while entries:
-            events = self._reader.follow(entries, live=True)
-            self.items += events
-            for position, payload, previous in entries[len(events) : len(events) + 1]:
-                self._apply(self._reader.live(position, previous, Entry.parse(payload)))
-            entries = entries[len(events) + 1 :]
+        self._take(entries, live=True)
 
     def _on_live(self, messages: list[Raw]) -> None:
         if self._overflowed:

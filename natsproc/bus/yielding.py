@@ -13,7 +13,6 @@ command takes several of them, so for a moment the interval is shorter: `hurry`.
 from __future__ import annotations
 
 import asyncio
-import os
 import selectors
 import sys
 import threading
@@ -21,6 +20,8 @@ import time
 from collections import Counter
 from math import inf
 from typing import Any
+
+from . import forks
 
 MOMENT = 50e-6  #: seconds to sleep: longer than a thread takes to wake up
 BUSY = 0.001  #: seconds without waiting after which a loop gives way, and how often it does
@@ -35,7 +36,7 @@ class Attention:
     def __init__(self, selector: selectors.BaseSelector) -> None:
         """`selector` is the loop's."""
         self._until = 0.0  # when it wakes up by itself; 0 while it does not wait
-        self._pid = os.getpid()
+        self._generation = forks.generation
         self._outside = selectors.DefaultSelector()  # never closed by hand, as others may look at any time
         self._outside.register(selector.fileno(), selectors.EVENT_READ)  # type: ignore[attr-defined]
         self._select = selector.select
@@ -56,7 +57,7 @@ class Attention:
     @property
     def wanted(self) -> bool:
         """Whether it has something to do: it does not wait, its time is up, or something has come in."""
-        if os.getpid() != self._pid:  # there is no such thread in a forked child
+        if forks.generation != self._generation:  # there is no such thread in a forked child
             return False
         return self._until <= time.monotonic() or bool(self._outside.select(0))
 

@@ -15,9 +15,8 @@ class Page:
 
     def __init__(self, wish: ListParams) -> None:
         self._wish = wish
-        self._found = self._behind = (
-            0  # tasks that are wanted, and of these, those behind the page's beginning
-        )
+        self._found = 0  # tasks that are wanted
+        self._behind = 0  # of these, those behind the page's beginning
         self._kept: list[tuple[str, int, Task]] = []  # a heap, the oldest first
 
     def add(self, task: Task) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Awaitable, Callable, Sequence, Sized
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import nats.errors
@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.protocol.command import unsub_cmd
 
-from .parsing import Hear, ListParser
+from .parsing import ListParser, Raw
 
 _ENDED = re.compile(r"authentication (expired|revoked)", re.IGNORECASE)
 
@@ -33,15 +33,52 @@ def _header_name(name: str) -> str | None:
     return None if any(c.isspace() for c in name) else name
 
 
+Hear = Callable[[list[Raw]], object]
+
+
 class _Listening(Subscription):
     """A subscription with nothing but a handler, where nats-py gives each a queue, a task and some 5 KB."""
 
-    def __init__(self, client: Client, number: int, subject: str, handler: Callable[[Msg], object]) -> None:
+    _conn: MendedClient
+    handler: Callable[[Any], object]
+
+    def __init__(
+        self, client: MendedClient, number: int, subject: str, handler: Callable[[Any], object]
+    ) -> None:
         self._conn, self._id, self._subject, self.handler = client, number, subject, handler
+
+    def hear(self, messages: list[Raw]) -> None:
+        try:
+            self.handler(messages)
+        except Exception as error:
+            self._conn.failed(error)
 
 
 for _name, _value in vars(Subscription(None)).items():  # what nats-py looks at is the same for all of them
     setattr(_Listening, _name, _value)
+
+
+class _OneByOne(_Listening):
+    """One that hears a `Msg` at a time, and nothing of those that are not UTF-8, or have headers that are none."""
+
+    def hear(self, messages: list[Raw]) -> None:
+        for subject, reply, data, block in messages:
+            with suppress(UnicodeError, IndexError, ValueError):
+                headers = _at_once(self._conn._process_headers(block))
+                msg = self._conn._build_message(self._id, subject, reply, data, headers)
+                try:
+                    self.handler(msg)
+                except Exception as error:
+                    self._conn.failed(error)
+
+
+def _at_once(waiting: Awaitable[Any]) -> Any:
+    """What comes of something to await that waits for nothing."""
+    try:
+        next(waiting.__await__())
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("it waits")
 
 
 class MendedClient(Client):
@@ -60,26 +97,48 @@ class MendedClient(Client):
 
     async def listen(self, subject: str, handler: Callable[[Msg], object]) -> Subscription:
         """Subscribe; `handler`, which must not wait, is called as a message is read, without queue and task between."""
-        if self.is_closed:
-            raise nats.errors.ConnectionClosedError
-        self._sid += 1
-        subscription = self._subs[self._sid] = _Listening(self, self._sid, subject, handler)
-        await self._send_subscribe(subscription)
-        return subscription
+        return await self._begin(_OneByOne, subject, handler)
 
     async def listen_in_lists(self, subject: str, hear: Hear) -> Subscription:
         """As `listen`, with all the messages that were read together, as they are: a tenth of what a `Msg` costs."""
-        self._ps.listening[b"%d" % (self._sid + 1)] = hear
-        return await self.listen(subject, lambda msg: None)
+        return await self._begin(_Listening, subject, hear)
 
-    def count(self, messages: int, size: int) -> None:
-        """Keep nats-py's count of what came, for what it does not see."""
-        self.stats["in_msgs"] += messages
-        self.stats["in_bytes"] += size
+    async def _begin(
+        self, kind: type[_Listening], subject: str, handler: Callable[[Any], object]
+    ) -> Subscription:
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        self._sid += 1
+        subscription = self._subs[self._sid] = kind(self, self._sid, subject, handler)
+        await self._send_subscribe(subscription)
+        return subscription
 
-    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
-        self._ps.listening.pop(b"%d" % sid, None)
-        super()._remove_sub(sid, max_msgs)
+    def listener(self, number: bytes) -> _Listening | None:
+        """Who listens under that number, as it is on the wire."""
+        subscription = self._subs.get(int(number)) if number.isdigit() else None
+        return subscription if isinstance(subscription, _Listening) else None
+
+    def hand_over(self, listener: _Listening, messages: list[Raw]) -> None:
+        """Have messages heard, and counted as nats-py counts them."""
+        self.stats["in_msgs"] += len(messages)
+        self.stats["in_bytes"] += sum([len(payload) for _, _, payload, _ in messages])
+        listener.hear(messages)
+
+    def failed(self, error: Exception) -> None:
+        """A handler has raised that."""
+        _at_once(self._error_cb(error))
+
+    async def _read_loop(self) -> None:
+        if type(reader := getattr(self._transport, "_io_reader", None)) is asyncio.StreamReader:
+            reader.feed_data = partial(self._feed, reader)  # type: ignore[method-assign]
+        await super()._read_loop()
+
+    def _feed(self, reader: asyncio.StreamReader, data: bytes) -> None:
+        """Hand over at once what is listened to, if it is next; the rest nats-py reads, a turn of the loop later."""
+        waiter = getattr(reader, "_waiter", None)
+        if waiter and not waiter.done() and self.is_connected and self._ps.between:
+            data = data[self._ps.hear(data) :]
+        asyncio.StreamReader.feed_data(reader, data)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and (wrong := self._wrong(info)):
@@ -90,19 +149,11 @@ class MendedClient(Client):
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Pass over what is not UTF-8, or has headers that are none: anybody may send that to anybody."""
-        if (number := b"%d" % sid) in self._ps.listening:
-            await self._ps.hand_over(number, [(subject, reply, data, headers or b"")])
+        if isinstance(listener := self._subs.get(sid), _Listening):
+            self.hand_over(listener, [(subject, reply, data, headers or b"")])
             return
         with suppress(UnicodeError, IndexError, ValueError):
-            if type(subscription := self._subs.get(sid)) is _Listening:
-                self.count(1, len(data))
-                msg = self._build_message(sid, subject, reply, data, await self._process_headers(headers))
-                try:
-                    subscription.handler(msg)
-                except Exception as error:
-                    await self._error_cb(error)
-            else:
-                await super()._process_msg(sid, subject, reply, data, headers)
+            await super()._process_msg(sid, subject, reply, data, headers)
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:

@@ -1,13 +1,11 @@
-"""nats-py's parser, with a shorter way for what is listened to in lists: a replay is millions of messages."""
+"""nats-py's parser, with a shorter way for what is listened to: a replay is millions of messages."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 from nats.protocol import parser
-from nats.protocol.parser import AWAITING_MSG_PAYLOAD, CRLF_SIZE, Parser
+from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, CRLF_SIZE, Parser
 
 # nats-py splits at any white space, and takes a subject with a vertical tab in it for a broken connection
 _PART = rb"[ \t]+([^ \t\r\n]+)"
@@ -17,15 +15,14 @@ parser.HMSG_RE = re.compile(rb"\AHMSG" + _PART * 2 + rb"[ \t]+(([^ \t\r\n]+)[ \t
 Raw = tuple[bytes, bytes, bytes, bytes]
 """A message as it came: its subject, reply, payload and block of headers; empty where there is none."""
 
-Hear = Callable[[list[Raw]], object]
-
 
 class ListParser(Parser):
-    """Hands over in lists what is listened to so. Everything else nats-py's own parser gets, piece by piece."""
+    """Hands over in lists what is listened to. Everything else nats-py's own parser gets, piece by piece."""
 
-    def __init__(self, nc: Any) -> None:
-        super().__init__(nc)
-        self.listening: dict[bytes, Hear] = {}  #: by the subscription's number, as it is on the wire
+    @property
+    def between(self) -> bool:
+        """Whether what comes next begins a message."""
+        return self.state == AWAITING_CONTROL_LINE and not self.buf
 
     async def parse(self, data: bytes = b"") -> None:
         start = 0
@@ -34,20 +31,23 @@ class ListParser(Parser):
                 end = start + self.needed + CRLF_SIZE - len(self.buf)
             else:
                 if not self.buf:
-                    start = await self._hear(data, start)
+                    start = self.hear(data, start)
                 end = data.find(b"\n", start) + 1 or len(data)
             await super().parse(data[start:end])
             start = end
 
-    async def _hear(self, data: bytes, start: int) -> int:
-        """Hand over the whole messages that come next and are listened to, and return where something else begins."""
-        listening, last = self.listening, b""
+    def hear(self, data: bytes, start: int = 0) -> int:
+        """Hand over the whole messages that come next and are listened to, and return where something else begins.
+
+        Only while it is `between` two messages.
+        """
+        last, listener = b"", None
         messages: list[Raw] = []
         while (end := data.find(b"\r\n", start)) > 0:
             line = data[start:end]
             parts = line.split()
             count = len(parts)
-            if count < 4 or parts[2] not in listening or b" ".join(parts) != line:
+            if count < 4 or b" ".join(parts) != line:
                 break
             if parts[0] == b"MSG" and count < 6:
                 head = 0
@@ -60,19 +60,14 @@ class ListParser(Parser):
             if after + CRLF_SIZE > len(data):
                 break
             if parts[2] != last:
-                await self.hand_over(last, messages)
+                if messages:
+                    self.nc.hand_over(listener, messages)
                 last, messages = parts[2], []
+                if not (listener := self.nc.listener(last)):
+                    break
             text = body + head
             messages.append((parts[1], parts[3] if count == 5 else b"", data[text:after], data[body:text]))
             start = after + CRLF_SIZE
-        await self.hand_over(last, messages)
+        if messages:
+            self.nc.hand_over(listener, messages)
         return start
-
-    async def hand_over(self, number: bytes, messages: list[Raw]) -> None:
-        """Have messages heard by who listens under that number."""
-        if messages and (hear := self.listening.get(number)):
-            self.nc.count(len(messages), sum([len(payload) for _, _, payload, _ in messages]))
-            try:
-                hear(messages)
-            except Exception as error:
-                await self.nc._error_cb(error)

@@ -110,8 +110,8 @@ class Nats(Server):
 
 async def _make_streams(url: str) -> None:
     from natsproc.bus import streams
-    from natsproc.bus.claims import insist
     from natsproc.bus.connection import Connection, Endpoint
+    from natsproc.bus.patience import insist
     from natsproc.protocol.names import Names
 
     from .peers.bare import STREAMS

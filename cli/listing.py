@@ -25,7 +25,6 @@ from natsproc_cli.terminal import (
     one_line,
     paint,
 )
-from natsproc_cli.viewer import nobody_reads
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -83,6 +82,8 @@ class Listing:
 
     async def keep_table(self) -> None:
         """Show the table now and after every change; on a terminal in place, and every second."""
+        from natsproc_cli.viewer import nobody_reads
+
         changed = asyncio.Event()
         changed.set()
 
@@ -159,8 +160,8 @@ class Listing:
             _age(record.started, now),
             "-" if info.quiet is None else format_age(info.quiet),
             one_line(record.node),
-            ",".join(f"{one_line(key)}={one_line(value)}" for key, value in record.labels.items()) or "-",
-            _asks(record.asks) or one_line(record.title) or "-",
+            _labels(record.labels) if record.labels else "-",
+            (_asks(record.asks) if record.asks else one_line(record.title)) or "-",
         )
 
     def _coloured(self, line: str, info: ProcessInfo) -> str:
@@ -181,6 +182,10 @@ def _state(info: ProcessInfo) -> str:
     return one_line(info.state) + (f" ({code})" if code else "")
 
 
+def _labels(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{one_line(key)}={one_line(value)}" for key, value in labels.items())
+
+
 def _asks(asks: Sequence[Mapping[str, Any]]) -> str:
     """What it waits for, with the names of the questions where there are several."""
     named = len(asks) > 1
@@ -197,9 +202,10 @@ def say_how_to_go_on(infos: Sequence[ProcessInfo]) -> None:
 
 
 def _age(since: str, now: datetime) -> str:
-    with suppress(ValueError, TypeError):
+    try:
         return format_age((now - datetime.fromisoformat(since)).total_seconds())
-    return "-"
+    except (ValueError, TypeError):
+        return "-"
 
 
 def _live() -> Live:

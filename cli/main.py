@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -167,4 +168,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except exits.UsageError as error:  # of the group itself; a command's are told in _Group.invoke
         return exits.report(error, "")
-    return exits.flushed(code if isinstance(code, int) else 0)
+    code = exits.flushed(code if isinstance(code, int) else 0)
+    gc.freeze()  # or the interpreter goes through all that there is once more, as it exits
+    return code

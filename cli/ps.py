@@ -36,10 +36,10 @@ def ps(
     labels = options.labels(label)
 
     async def work() -> None:
-        from natsproc_cli.listing import Listing, say_how_to_go_on
-
         if not watch:
             gc.disable()  # which would go through all that is listed again and again, and find nothing
+
+        from natsproc_cli.listing import Listing, say_how_to_go_on
 
         async with target.connect() as mesh:
             listing = Listing(mesh, target.namespace or mesh.namespace, all, kind, labels, waiting)

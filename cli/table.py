@@ -11,7 +11,5 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lay out rows under a header, left-aligned; the last column is as long as it likes."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
-    return [
-        GAP.join([cell.ljust(width) for cell, width in zip(line, widths, strict=False)] + [line[-1]]).rstrip()
-        for line in lines
-    ]
+    form = GAP.join([*(f"%-{width}s" for width in widths), "%s"])
+    return [(form % tuple(line)).rstrip() for line in lines]

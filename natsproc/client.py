@@ -14,25 +14,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc.bus import streams
-from natsproc.bus.claims import insist
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.liveness import Gone, unreachable_among
+from natsproc.bus.patience import insist
 from natsproc.bus.registry import Registry
-from natsproc.bus.retention import Retention
 from natsproc.bus.thread import IOThread
 from natsproc.errors import Closed, Error, NotAllowed
 from natsproc.protocol.landing import When
 from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, Address, Names, check_name
 from natsproc.protocol.records import Record
 
-from .handle import ProcessHandle
-
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from natsproc.bus.retention import Retention
 
     from .access import Grant
     from .access.renewing import Source
     from .granting import Granted
+    from .handle import ProcessHandle
     from .node import Node, Refuse, WhenFull
     from .owner import Process
     from .states import Migrations
@@ -136,7 +136,6 @@ class Mesh:
             await self.connection.close()
             raise
         self.registry = Registry(self.connection, self.names)
-        self._retention = Retention(self.connection, self.names)
         self._node = None
 
     async def _look_at_streams(self, endpoint: Endpoint) -> None:
@@ -212,6 +211,8 @@ class Mesh:
 
     def process(self, process: str | Address) -> ProcessHandle:
         """Anyone's handle on the process of that id; it need not run, or exist. Raises: BadName."""
+        from .handle import ProcessHandle
+
         return ProcessHandle(self, self.address(process))
 
     async def list(
@@ -271,6 +272,12 @@ class Mesh:
         """Which of these live processes have no owner that can be reached, and since when."""
         asked = list(records)
         return await self.io.call(insist(lambda: unreachable_among(self.connection, self.names, asked)))
+
+    @property
+    def _retention(self) -> Retention:
+        from natsproc.bus.retention import Retention
+
+        return Retention(self.connection, self.names)
 
     async def ended(self, older: float = 0.0, *, namespace: str | None = None) -> Sequence[Record]:
         """The records of what ended at least `older` seconds ago, by the server's clock; the oldest first."""

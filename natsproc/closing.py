@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from natsproc.bus import control, holding
-from natsproc.bus.claims import claim, insist, mark_ended
+from natsproc.bus.claims import claim, mark_ended
 from natsproc.bus.clock import now
 from natsproc.bus.log import EventLog
+from natsproc.bus.patience import insist
 from natsproc.errors import AlreadyEnded, AlreadyRunning, Error, OwnershipLost, Unreachable
 from natsproc.protocol.messages import Command, Receipt
 from natsproc.protocol.names import Address

@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natsproc.bus.checkpoints import Checkpoints, load
-from natsproc.bus.claims import Owned, claim, insist, mark_ended, release
+from natsproc.bus.claims import Owned, claim, mark_ended, release
 from natsproc.bus.clock import now
 from natsproc.bus.control import ServedControl
 from natsproc.bus.holding import HeldCommands
 from natsproc.bus.inbox import InboxReader
 from natsproc.bus.log import EventLog
+from natsproc.bus.patience import insist
 from natsproc.bus.presence import Audience
 from natsproc.bus.spool import Spool
 from natsproc.errors import (

@@ -7,8 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from natsproc.bus.claims import insist
 from natsproc.bus.inbox import Stored
+from natsproc.bus.patience import insist
 from natsproc.bus.tail import Start, follow
 from natsproc.errors import AlreadyEnded, BadPayload, Closed, Refused, TimedOut
 from natsproc.protocol.messages import Event

@@ -14,11 +14,11 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from natsproc.bus.claims import insist
 from natsproc.bus.handoff import Handoff
 from natsproc.bus.history import History
 from natsproc.bus.kv import Bucket
 from natsproc.bus.liveness import unreachable
+from natsproc.bus.patience import insist
 from natsproc.bus.presence import announced
 from natsproc.bus.start import read_claim
 from natsproc.bus.tail import Start, follow

@@ -13,8 +13,8 @@ from harness import Server, running
 import natsproc
 from natsproc.bus import streams
 from natsproc.bus.bulk import ReadFailed
-from natsproc.bus.claims import insist
 from natsproc.bus.connection import Connection, Endpoint
+from natsproc.bus.patience import insist
 from natsproc.protocol.names import Names
 
 T = TypeVar("T")

@@ -43,16 +43,15 @@ def parse_header_block(block: bytes) -> Headers:
     return {name.strip(): value.strip() for name, colon, value in lines if colon}
 
 
-class _Delivered(StoredEntry):
-    """An entry as a consumer delivers it: what few readers want to know is read when they ask for it."""
+class Answered(StoredEntry):
+    """An entry as a direct get answers it: what few readers want to know is read when they ask for it."""
 
     __slots__ = ()
 
     @property
     def time(self) -> str:
         raw: Any = self[2]
-        nanoseconds = raw.decode()
-        return f"{_second(nanoseconds[:-9])}.{nanoseconds[-9:]}Z"
+        return str(raw, "ascii")
 
     @property
     def subject(self) -> str:
@@ -65,7 +64,18 @@ class _Delivered(StoredEntry):
         return parse_header_block(raw) if raw else None
 
 
-_new = tuple.__new__
+class _Delivered(Answered):
+    """An entry as a consumer delivers it."""
+
+    __slots__ = ()
+
+    @property
+    def time(self) -> str:
+        nanoseconds = super().time
+        return f"{_second(nanoseconds[:-9])}.{nanoseconds[-9:]}Z"
+
+
+new = tuple.__new__
 
 
 class Bulk:
@@ -189,7 +199,7 @@ class Bulk:
             self._number = last = last + 1
             position = int(there)
             if position <= upto:
-                entries.append(_new(_Delivered, (position, payload, time, subject, block)))
+                entries.append(new(_Delivered, (position, payload, time, subject, block)))
             if position >= upto:
                 self._done = True
         self._heard.set()

@@ -16,12 +16,13 @@ from natsproc.protocol.messages import EXITED, Entry
 from natsproc.protocol.names import Address, Names, key_of
 from natsproc.protocol.records import Checkpoint, Claim, Place
 
-from .claims import PATIENCE, Owned, amend, insist
+from .claims import Owned, amend
 from .connection import Connection
 from .history import History, StoredEntry, shared
 from .kv import Bucket
 from .log import EventLog
 from .objects import Objects
+from .patience import PATIENCE, insist
 
 PLACE_EVERY = 20_000  #: events
 _NEAR = 2_000  # positions

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from natsproc.errors import BadPayload, Error, NoServer, ServerUnfit, TimedOut
+from natsproc.errors import BadPayload, Error, TimedOut
 from natsproc.protocol import ownership
 from natsproc.protocol.carried import Carried
 from natsproc.protocol.messages import EXITED, Command, Entry, Receipt, encode, encode_mark
@@ -20,19 +20,16 @@ from natsproc.protocol.ownership import Fold, Opening, Verdict
 from natsproc.protocol.records import Claim, Lease
 
 from .clock import Steady, now, seconds_between
-from .connection import ApiError, Connection, NoResponders
+from .connection import Connection, NoResponders
 from .history import History, ReadFailed, StoredEntry
 from .kv import Bucket, Conflict, marker_of
+from .patience import PATIENCE, insist
 from .streams import LEASE_SECONDS, OVERDUE_SECONDS
 from .writer import Writer
 
 T = TypeVar("T")
 
 PING_SECONDS = 1.0
-PATIENCE = 30.0  #: seconds for which a claimant waits for a server that is away
-_RETRY = 0.2
-_PASSING = (NoServer, TimedOut, NoResponders, ServerUnfit, ReadFailed, ApiError)
-_UNAVAILABLE = 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +119,6 @@ async def _amend(
             return changed, await bucket.update(key_of(address), encode(changed.to_json()), revision)
         except Conflict:
             record, revision = await confirm(bucket, address, record.nonce)
-
-
-async def insist(call: Callable[[], Awaitable[T]], deadline: float | None = None) -> T:
-    """Call until it works, as long as what is wrong passes by itself; until a time of the loop's clock, if given."""
-    while True:
-        try:
-            return await call()
-        except _PASSING as error:
-            lasting = isinstance(error, ApiError) and error.code != _UNAVAILABLE
-            if lasting or (deadline and asyncio.get_running_loop().time() > deadline):
-                raise
-            await asyncio.sleep(_RETRY)
 
 
 class _Reading:

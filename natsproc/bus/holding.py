@@ -17,10 +17,10 @@ from natsproc.errors import BadPayload, Error, OwnershipLost, Refused
 from natsproc.protocol.messages import COMMAND, Command, Message, Receipt, encode
 from natsproc.protocol.names import Address, Names, key_of
 
-from .claims import insist
 from .clock import later, now, seconds_between
 from .connection import Connection
 from .history import History, shared
+from .patience import insist
 from .registry import Registry
 
 STORE_SECONDS = 5.0

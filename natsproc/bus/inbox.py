@@ -29,10 +29,10 @@ from natsproc.protocol.landing import check_landing
 from natsproc.protocol.messages import Json, Message, encode
 from natsproc.protocol.names import Address, Names, key_of, new_token
 
-from .claims import insist
 from .clock import now
 from .connection import Connection, Headers
 from .history import History, shared
+from .patience import insist
 from .registry import Registry
 
 MEANWHILE = 10_000  #: messages

@@ -5,8 +5,8 @@ nats-py's own key-value store can't renew with a TTL, and its watchers miss an e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from natsproc.errors import Error
 
@@ -42,9 +42,13 @@ def _expiring(ttl: int | None) -> Headers:
     return {"Nats-TTL": str(ttl)} if ttl else {}
 
 
+def _gone(entry: StoredEntry) -> bool:
+    return not entry.payload and bool(marker_of(entry.headers or {}))  # a marker has no payload (ADR-8)
+
+
 def _value(entry: StoredEntry) -> Value | None:
     """What a key holds after this write; None if it is gone."""
-    return None if marker_of(entry.headers or {}) else Value(entry.payload, entry.position, entry.time)
+    return None if _gone(entry) else Value(entry.payload, entry.position, entry.time)
 
 
 async def purge(connection: Connection, stream: str, subject: str, upto: int) -> None:
@@ -74,13 +78,16 @@ class Bucket:
         entry = await read(self.subject(key))
         return _value(entry) if entry else None
 
-    async def all(self, filter: str = ">") -> dict[str, Value]:
+    async def all(
+        self, filter: str = ">", read: Callable[[str, StoredEntry], Any] = lambda key, entry: entry
+    ) -> dict[str, Any]:
         """Return what every key holds that the subject filter matches, as `default.*`; 200,000 keys are fine.
 
+        `read` makes something else of a key and its entry, while the server sends the next ones.
         A key that holds something all the while is always in it. Raises: ReadFailed, NotAllowed.
         """
-        values: dict[str, Value] = {}
-        behind = 0
+        values: dict[str, Any] = {}
+        behind, start = 0, len(self.subject(""))
         # A key that is written while it is read moves to the end, so go on until the end stays where it is.
         # Each pass is the shorter for the one before; a key that escapes them all is written every millisecond.
         for _ in range(_PASSES):
@@ -89,11 +96,11 @@ class Bucket:
                 break
             async for entries in self._history.read(self.subject(filter), behind, last.position):
                 for entry in entries:
-                    key = entry.subject.removeprefix(self.subject(""))
-                    if value := _value(entry):
-                        values[key] = value
-                    else:
+                    key = entry.subject[start:]
+                    if _gone(entry):
                         values.pop(key, None)
+                    else:
+                        values[key] = read(key, entry)
             behind = last.position
         return values
 

@@ -22,7 +22,6 @@ from natsproc.protocol.records import Lease, Record
 
 from .clock import seconds_between
 from .connection import Connection
-from .control import command
 from .history import History, StoredEntry
 from .kv import marker_of
 from .registry import Registry
@@ -77,6 +76,8 @@ async def nodes_gone(connection: Connection, names: Names, nodes: Collection[str
 async def answers(connection: Connection, names: Names, address: Address) -> bool:
     """Whether the process's owner answers a ping within a second."""
     try:
+        from .control import command  # seldom: a list need not import it
+
         ping = Command(new_token(), "ping", connection.sender)
         return (await command(connection, names, address, ping, timeout=PING_SECONDS)).applied
     except Error:

@@ -19,12 +19,12 @@ from natsproc.protocol.messages import encode
 from natsproc.protocol.names import Address, Names, address_of_key, key_of
 from natsproc.protocol.records import Lease, Record
 
-from .claims import PATIENCE, insist
 from .clock import Steady, seconds_until
 from .connection import Connection
 from .handoff import Handoff
 from .history import History
-from .kv import Bucket, Conflict, Value, marker_of
+from .kv import Bucket, Conflict, marker_of
+from .patience import PATIENCE, insist
 from .streams import LEASE_SECONDS, MARKER_SECONDS
 
 RENEW_SECONDS = 1.0
@@ -94,10 +94,8 @@ class Registry:
         buckets = (self._ended, self._live) if ended else (self._live,)
         for part in self._parts(namespace):
             found = await asyncio.gather(*(self._all(bucket, *part) for bucket in buckets))
-            for entries in found:  # live ones last, so that a new run hides the ended one before it
-                for key, value in entries.items():
-                    if (record := parse_record(value.payload, address_of_key(key))) is not None:
-                        records[key] = record
+            for some in found:  # live ones last, so that a new run hides the ended one before it
+                records |= {key: record for key, record in some.items() if record is not None}
         return sorted(records.values(), key=lambda r: (r.address.namespace, r.started, r.address.id))
 
     def granted(self, namespace: str | None) -> Sequence[tuple[str, str]]:
@@ -110,11 +108,13 @@ class Registry:
     def _parts(self, namespace: str | None) -> Sequence[tuple[str, str]]:
         return self.granted(namespace) or [(namespace or "*", "*")]
 
-    async def _all(self, bucket: Bucket, namespace: str, id: str) -> dict[str, Value]:
+    async def _all(self, bucket: Bucket, namespace: str, id: str) -> dict[str, Record | None]:
         if id == "*":
-            return await bucket.all(f"{namespace}.*")
+            return await bucket.all(
+                f"{namespace}.*", lambda key, entry: parse_record(entry.payload, address_of_key(key))
+            )
         value = await bucket.get(key := f"{namespace}.{id}")
-        return {key: value} if value else {}
+        return {key: parse_record(value.payload, address_of_key(key))} if value else {}
 
     async def quiet(self, addresses: Iterable[Address]) -> dict[Address, float]:
         """Seconds since each process's last event, all by the server's clock."""

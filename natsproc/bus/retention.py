@@ -54,9 +54,9 @@ class Retention:
         """
         found = await self._ended.all(f"{namespace or '*'}.*")
         now = await self._events.now()
-        old = [(key, v) for key, v in found.items() if seconds_between(v.stamp, now) >= older]
-        old.sort(key=lambda pair: pair[1].revision)
-        records = [parse_record(value.payload, address_of_key(key)) for key, value in old]
+        old = [(key, entry) for key, entry in found.items() if seconds_between(entry.time, now) >= older]
+        old.sort(key=lambda pair: pair[1].position)
+        records = [parse_record(entry.payload, address_of_key(key)) for key, entry in old]
         return [record for record in records if record is not None]
 
     async def prune(self, address: Address, *, dry_run: bool = False) -> None:

@@ -30,11 +30,11 @@ from natsproc.protocol.reader import (
 )
 
 from .bulk import parse_header_block
-from .claims import PATIENCE, insist
 from .connection import Connection
 from .history import Ahead, History, ReadFailed, StoredEntry, read_failures
 from .kv import Bucket
 from .parsing import Raw
+from .patience import PATIENCE, insist
 from .start import Start, read_claim, reader_at
 
 __all__ = ["Start", "follow"]

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext, suppres
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from natsproc.bus.claims import insist
+from natsproc.bus.patience import insist
 from natsproc.bus.spool import DEFAULT_SIZE
 from natsproc.bus.writer import Writer
 from natsproc.closing import close

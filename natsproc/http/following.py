@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from natsproc import errors
-from natsproc.bus.claims import insist
 from natsproc.bus.history import History
+from natsproc.bus.patience import insist
 from natsproc.bus.start import Start
 from natsproc.bus.tail import follow
 from natsproc.handle import ProcessHandle

@@ -175,7 +175,7 @@ class Record:
         """Read a registry record. Raises: BadPayload."""
         raw = decode_object(payload, "registry record")
         try:
-            code = raw.get("code")
+            code, labels, asks, viewers = map(raw.get, ("code", "labels", "asks", "viewers"))
             return cls(
                 address=Address(check_name(raw["namespace"], "namespace"), check_name(raw["id"])),
                 kind=str(raw["kind"]),
@@ -185,13 +185,13 @@ class Record:
                 state=str(raw["state"]),
                 started=str(raw["started"]),
                 updated=str(raw["updated"]),
-                labels={str(key): str(value) for key, value in (raw.get("labels") or {}).items()},
+                labels={str(key): str(value) for key, value in labels.items()} if labels else {},
                 parent=str(raw.get("parent", "")),
                 title=str(raw.get("title", "")),
                 pty=bool(raw.get("pty", False)),
                 allow=tuple(map(str, raw.get("allow") or ())),
-                asks=tuple(dict(ask) for ask in raw.get("asks") or ()),
-                viewers={str(who): int(count) for who, count in (raw.get("viewers") or {}).items()},
+                asks=tuple(dict(ask) for ask in asks) if asks else (),
+                viewers={str(who): int(count) for who, count in viewers.items()} if viewers else {},
                 code=None if code is None else int(code),
                 ended=str(raw.get("ended", "")),
             )

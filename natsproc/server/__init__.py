@@ -28,12 +28,14 @@ def find_server(
     With `start` the embedded server is started, and given a mesh of that `prefix`, if none is named or joined and it
     does not run; blocks meanwhile, and says so once on stderr. Raises: what `find` and `embedded.start` raise.
     """
-    from . import embedded, find, home, joined
+    from . import find, home, joined
 
     started = False
     place = home.Home.find()
     named = server or context or os.environ.get("NATS_URL") or os.environ.get(find.GRANT)
     if start and not (named or joined.load(place.joined)):
+        from . import embedded
+
         started = embedded.start(place, prefix=prefix)
     endpoint = find.find(server, creds, context, sender=sender, credentials=credentials)
     if started:

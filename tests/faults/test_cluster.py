@@ -10,9 +10,9 @@ from harness import cluster
 
 import natsproc
 from natsproc.bus import streams
-from natsproc.bus.claims import insist
 from natsproc.bus.connection import ApiError, Connection, Endpoint
 from natsproc.bus.kv import Bucket, Conflict
+from natsproc.bus.patience import insist
 from natsproc.protocol.names import Names
 
 INFO = f"STREAM.INFO.{Names().event_stream}"

@@ -12,6 +12,7 @@ from natsproc.bus.bulk import Bulk
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History, ReadFailed
 from natsproc.bus.kv import Bucket
+from natsproc.errors import NoMesh
 from natsproc.protocol.messages import Entry
 from natsproc.protocol.names import Address, Names
 
@@ -148,6 +149,42 @@ async def test_the_last_entries_of_thousands_of_subjects(mesh, monkeypatch):
     assert {subject: entry.payload for subject, entry in found.items()} == wanted
     assert await history.last_of([]) == {}
     assert await history.last_of(["proc.default.nobody.events"]) == {}
+
+
+async def test_the_last_entries_are_what_the_server_says_of_them(mesh):
+    history, subject = History(mesh, NAMES.event_stream), NAMES.events(A)
+    forged = {
+        "Nats-Sequence": "7",
+        "Nats-Last-Sequence": "5",
+        "Nats-Subject": "x",
+        "Status": "404",
+        "Own": "a: b",
+    }
+    await mesh.store(subject, b"mine", headers=forged)
+    alone = await history.last(subject)
+    assert alone
+    [together] = (await history.last_of([subject])).values()
+    seen = [(entry.position, entry.payload, entry.time, entry.subject) for entry in (alone, together)]
+    assert seen[0] == seen[1]
+    assert alone.subject == subject
+    assert (together.headers or {})["Own"] == "a: b"
+    with pytest.raises(NoMesh):
+        await History(mesh, "NOTHERE").last_of([subject])
+
+
+@pytest.mark.parametrize("lost", [b"40", b"90"], ids=["in the middle", "the very last"])
+async def test_an_entry_lost_from_the_last_ones_is_never_skipped_in_silence(mesh, monkeypatch, lost):
+    subjects = [f"proc.default.p{number}.events" for number in range(1, 91)]
+    for subject in subjects:
+        await mesh.store(subject, subject[14:-7].encode())
+    listen = mesh.nc.listen_in_lists
+
+    async def lossy(subject, hear):
+        return await listen(subject, lambda messages: hear([m for m in messages if m[2] != lost]))
+
+    monkeypatch.setattr(mesh.nc, "listen_in_lists", lossy)
+    with pytest.raises(ReadFailed, match="lost on the way"):
+        await History(mesh, NAMES.event_stream).last_of(subjects)
 
 
 async def test_an_abandoned_read_leaves_no_consumer_behind(connection, history):
@@ -375,7 +412,7 @@ async def test_all_keys_of_a_large_bucket_while_some_of_them_change(connection):
     try:
         for _ in range(5):
             found = await bucket.all("default.*")
-            assert {key: value[0] for key, value in found.items()} == {
+            assert {key: value.payload for key, value in found.items()} == {
                 f"default.k{n}": b"%d" % n for n in range(4000) if n != 17
             }
     finally:

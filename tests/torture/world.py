@@ -17,10 +17,10 @@ from typing import Any
 import psutil
 
 from natsproc.bus import streams
-from natsproc.bus.claims import insist
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History as Reading
 from natsproc.bus.kv import Bucket
+from natsproc.bus.patience import insist
 from natsproc.protocol.messages import Cursor
 from natsproc.protocol.names import Address, Names, key_of
 from natsproc.protocol.records import Claim

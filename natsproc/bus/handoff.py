@@ -10,7 +10,8 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -103,23 +104,9 @@ class Handoff(Generic[T]):
 
     async def take(self) -> T:
         """Take the next item, waiting for it. Raises: the closing error, or Done."""
-        loop = asyncio.get_running_loop()
-        while True:
-            if (item := self.take_nowait()) is not None:
-                return item
-            event = asyncio.Event()
-
-            def wake(event: asyncio.Event = event) -> None:
-                try:
-                    loop.call_soon_threadsafe(event.set)
-                except RuntimeError:  # the consumer's loop is gone
-                    pass
-
-            if self._wait_with(wake):
-                try:
-                    await event.wait()
-                finally:
-                    self._forget(wake)
+        while (item := self.take_nowait()) is None:
+            await _Wait(self)
+        return item
 
     def take_blocking(self, timeout: float | None = None, *, nudges: int | None = None) -> T | None:
         """Take the next item, blocking this thread for it; None after `timeout` seconds. Raises as `take`.
@@ -156,13 +143,57 @@ class Handoff(Generic[T]):
         return wakers
 
     def _wait_with(self, wake: Callable[[], None]) -> bool:
+        """Have that called once, when there may be something to take; False if there is now."""
         with self._lock:
             if self._items or self._closed:
                 return False
             self._wakers.append(wake)
             return True
 
-    def _forget(self, wake: Callable[[], None]) -> None:
+    def _forget(self, wake: Callable[[], None]) -> bool:
+        """Whether it was still to be called; it is not any more."""
         with self._lock:
-            if wake in self._wakers:
+            if waits := wake in self._wakers:
                 self._wakers.remove(wake)
+        return waits
+
+
+class _Wait:
+    """What a task awaits until there may be something to take.
+
+    To the task it is a future; but another thread that wakes it has the task itself run in the loop's next turn, where an
+    `asyncio.Event`, or a future, would be set in one turn and the task run in the turn after it. Being among the
+    handoff's wakers is the one right to wake the task: it is woken once, by an item or by its cancellation.
+    """
+
+    _asyncio_future_blocking = False  # which is how asyncio tells a future
+
+    def __init__(self, handoff: Handoff[Any]) -> None:
+        self._handoff = handoff
+        self._loop = asyncio.get_running_loop()
+
+    def __await__(self) -> Generator[_Wait, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(self, callback: Callable[[_Wait], object], *, context: Context) -> None:
+        self._callback, self._context = callback, context
+        if not self._handoff._wait_with(self._wake):
+            self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._callback, self, context=self._context)
+        except RuntimeError:  # the loop is gone
+            pass
+
+    def cancel(self, msg: object = None) -> bool:
+        """Wake the task if nobody has. Never done here, so that the task itself raises it when it runs."""
+        if self._handoff._forget(self._wake):
+            self._wake()
+        return False
+
+    def result(self) -> None: ...

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import random
+import sys
+import threading
 
 import pytest
 
@@ -24,18 +28,138 @@ async def test_every_producer_that_waits_for_room_gets_it():
         await asyncio.gather(*producers)
 
 
+def _uvloop():
+    return pytest.importorskip("uvloop").new_event_loop()
+
+
+def _debugging():
+    loop = asyncio.new_event_loop()
+    loop.set_debug(True)
+    return loop
+
+
+def _with_tasks(factory):
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(factory)
+    return loop
+
+
+def _in_python():
+    return _with_tasks(lambda loop, coro, **options: asyncio.tasks._PyTask(coro, loop=loop, **options))
+
+
+def _eager():
+    if sys.version_info < (3, 12):
+        pytest.skip("tasks are never eager here")
+    return _with_tasks(asyncio.eager_task_factory)
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, _uvloop, _debugging, _in_python, _eager])
+def runner(request):
+    with asyncio.Runner(loop_factory=request.param) as runner:
+        yield runner
+
+
+def test_every_way_to_wait_and_to_give_up(runner):
+    async def main():
+        handoff = Handoff()
+        for moment in (0, 0.001):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(handoff.take(), moment)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(moment):
+                    await handoff.take()
+        task = asyncio.create_task(handoff.take())
+        assert await asyncio.wait({task}, timeout=0.001) == (set(), {task})
+        task.cancel("why")
+        with pytest.raises(asyncio.CancelledError, match="why"):
+            await task
+        early = asyncio.create_task(handoff.take())
+        early.cancel()  # before it waits
+        assert isinstance((await asyncio.gather(early, return_exceptions=True))[0], asyncio.CancelledError)
+        several = [asyncio.create_task(handoff.take()) for _ in range(3)]
+        await asyncio.sleep(0)
+        for item in range(3):
+            threading.Thread(target=handoff.put, args=(item,)).start()
+        async with asyncio.timeout(10):
+            assert sorted(await asyncio.gather(*several)) == [0, 1, 2]
+        assert not handoff._wakers
+
+    runner.run(main())
+
+
+def test_waits_that_are_cancelled_as_items_come_lose_none_and_wake_once(runner):
+    many, chances = 500 if runner.get_loop().get_debug() else 3000, random.Random(1)
+    handoff, got, errors, over = Handoff(), [], [], threading.Event()
+    interval = sys.getswitchinterval()
+
+    def produce():
+        for item in range(many):
+            while len(handoff) and not over.is_set():
+                pass
+            handoff.put(item)
+
+    async def take_one():
+        got.append(await handoff.take())
+
+    async def main():
+        # a task that is woken again once it is over, says so to its loop
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        while len(got) < many:
+            task = asyncio.create_task(take_one())
+            for _ in range(chances.randrange(4)):
+                await asyncio.sleep(0)
+            if chances.random() < 0.8:
+                task.cancel()
+            said = (await asyncio.gather(task, return_exceptions=True))[0]
+            assert said is None or isinstance(said, asyncio.CancelledError), said
+
+    producer = threading.Thread(target=produce, daemon=True)
+    sys.setswitchinterval(1e-5)
+    try:
+        producer.start()
+        runner.run(asyncio.wait_for(main(), 60))
+    finally:
+        over.set()
+        sys.setswitchinterval(interval)
+    assert not errors
+    assert got == list(range(many))
+
+
 async def test_a_wait_that_is_cancelled_as_an_item_comes_takes_nothing_along():
     handoff = Handoff()
-    for _ in range(100):
-        waiting = asyncio.create_task(handoff.take())
-        await asyncio.sleep(0)
-        handoff.put("item")
-        await asyncio.sleep(0)  # the wake-up is under way
-        waiting.cancel()
-        got = (await asyncio.gather(waiting, return_exceptions=True))[0]
-        if isinstance(got, asyncio.CancelledError):
-            assert await asyncio.wait_for(handoff.take(), 10) == "item"
-        assert len(handoff) == 0
+    waiting = asyncio.create_task(handoff.take())
+    await asyncio.sleep(0)
+    handoff.put("item")
+    waiting.cancel()
+    assert isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], asyncio.CancelledError)
+    assert await asyncio.wait_for(handoff.take(), 10) == "item"
+
+
+async def test_who_waits_runs_in_the_turn_after_the_item_came():
+    handoff = Handoff()
+    waiting = asyncio.create_task(handoff.take())
+    await asyncio.sleep(0)
+    handoff.put("item")
+    await asyncio.sleep(0)
+    assert waiting.done()
+
+
+async def test_an_item_that_comes_between_looking_and_waiting_is_seen():
+    class Late(Handoff):
+        def take_nowait(self):
+            item = super().take_nowait()
+            if item is None:
+                self.put("late")
+            return item
+
+    taking, woken = Late().take(), []
+    wait = taking.send(None)  # as a task does it
+    wait.add_done_callback(woken.append, context=contextvars.copy_context())
+    await asyncio.sleep(0)
+    assert woken == [wait]
+    with pytest.raises(StopIteration, match="late"):
+        taking.send(None)
 
 
 async def test_what_lies_there_can_be_taken_after_closing():

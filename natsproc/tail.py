@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapp
 from contextlib import aclosing, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from natsproc.bus.handoff import Handoff
@@ -21,7 +22,7 @@ from natsproc.bus.liveness import unreachable
 from natsproc.bus.patience import insist
 from natsproc.bus.presence import announced
 from natsproc.bus.start import read_claim
-from natsproc.bus.tail import Start, follow
+from natsproc.bus.tail import Start, Straight, follow
 from natsproc.bus.thread import IOThread
 from natsproc.errors import BadPayload, Closed
 from natsproc.protocol.messages import Cursor, Event, Notice
@@ -47,12 +48,15 @@ class Follow(Generic[T]):
     _pump: concurrent.futures.Future[None] | None = None
 
     def __init__(
-        self, io: IOThread, source: Callable[[], AsyncIterator[Sequence[T]]], ahead: int = BATCHES
+        self,
+        io: IOThread,
+        source: Callable[[], AsyncIterator[Sequence[T]]],
+        handoff: Handoff[Sequence[T]] | None = None,
     ) -> None:
         self._io = io
         self._source = source
         self._batch: deque[T] = deque()
-        self._handoff: Handoff[Sequence[T]] = Handoff(ahead)
+        self._handoff: Handoff[Sequence[T]] = Handoff(BATCHES) if handoff is None else handoff
 
     def __aiter__(self) -> Follow[T]:
         return self
@@ -127,9 +131,9 @@ class Tail(Follow[Item]):
         io: IOThread,
         source: Callable[[], AsyncIterator[Sequence[Item]]],
         models: Mapping[str, type[BaseModel]] | None = None,
-        ahead: int = BATCHES,
+        handoff: Handoff[Sequence[Item]] | None = None,
     ) -> None:
-        super().__init__(io, source, ahead)
+        super().__init__(io, source, handoff)
         self._models = models or {}
         self._last: Event | None = None
 
@@ -174,7 +178,9 @@ def tail_one(
     """See `ProcessHandle.tail`; `ahead` is how many batches are read before they are taken."""
     start = _start(cursor, n, since, run)
     read = _read if announce else _read_unseen
-    return Tail(mesh.io, lambda: read(mesh, address, start, follow, compact, types), models, ahead)
+    handoff: Handoff[Sequence[Item]] = Handoff(ahead)
+    source = partial(read, mesh, address, start, follow, compact, types, handoff.offer)
+    return Tail(mesh.io, source, models, handoff)
 
 
 def _start(
@@ -192,10 +198,16 @@ def _start(
 
 
 async def _read(
-    mesh: Mesh, address: Address, start: Start, live: bool, compact: bool, types: Collection[str]
+    mesh: Mesh,
+    address: Address,
+    start: Start,
+    live: bool,
+    compact: bool,
+    types: Collection[str],
+    straight: Straight,
 ) -> AsyncIterator[Sequence[Item]]:
     """What is to be shown, counted among the process's viewers while it is followed."""
-    source = _read_unseen(mesh, address, start, live, compact, types)
+    source = _read_unseen(mesh, address, start, live, compact, types, straight)
     seen = announced(mesh.connection, mesh.names, address) if live else nullcontext()
     async with aclosing(source), seen:  # type: ignore[type-var]
         async for batch in source:
@@ -203,10 +215,21 @@ async def _read(
 
 
 async def _read_unseen(
-    mesh: Mesh, address: Address, start: Start, live: bool, compact: bool, types: Collection[str]
+    mesh: Mesh,
+    address: Address,
+    start: Start,
+    live: bool,
+    compact: bool,
+    types: Collection[str],
+    straight: Straight,
 ) -> AsyncIterator[Sequence[Item]]:
     latest = await insist(lambda: mesh.registry.get(address)) if start.kind == "first" else None
     gone = unreachable(mesh.connection, mesh.names, address) if live else None
+
+    def take(events: list[Event]) -> bool:
+        shown = [event for event in events if event.type in types] if types else events
+        return not shown or straight(shown)
+
     source = follow(
         mesh.connection,
         mesh.names,
@@ -215,6 +238,7 @@ async def _read_unseen(
         follow=live,
         until_end=start.kind != "first",
         notices=gone,
+        straight=None if compact else take,
     )
     shorten = None
     if compact:
@@ -275,8 +299,8 @@ def tail_many(
     start = _start(None, n, since, None)
     wanted = _Selection(mesh, patterns, kind)
 
-    def read(address: Address, start: Start) -> AsyncIterator[Sequence[Item]]:
-        return _read(mesh, address, start, follow, compact, types)
+    def read(address: Address, start: Start, straight: Straight) -> AsyncIterator[Sequence[Item]]:
+        return _read(mesh, address, start, follow, compact, types, straight)
 
     return Tail(mesh.io, lambda: _merge(mesh, wanted, read, start, follow))
 
@@ -313,7 +337,7 @@ class _Selection:
 async def _merge(
     mesh: Mesh,
     wanted: _Selection,
-    read: Callable[[Address, Start], AsyncIterator[Sequence[Item]]],
+    read: Callable[[Address, Start, Straight], AsyncIterator[Sequence[Item]]],
     start: Start,
     live: bool,
 ) -> AsyncIterator[Sequence[Item]]:
@@ -342,7 +366,7 @@ async def _merge(
 
     async def forward(address: Address) -> None:
         while newest[address] > (last := shown.get(address, 0)):
-            source = read(address, Start("run", run=last + 1) if last else start)
+            source = read(address, Start("run", run=last + 1) if last else start, merged.offer)
             async with aclosing(source):  # type: ignore[type-var]
                 async for batch in source:
                     merged.put(batch)

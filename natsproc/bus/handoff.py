@@ -52,6 +52,13 @@ class Handoff(Generic[T]):
         for wake in wakers:
             wake()
 
+    def offer(self, item: T) -> bool:
+        """Put an item if that leaves room for another; say whether it was put. On the producers' loop."""
+        fits = len(self._items) + 1 < self._capacity
+        if fits:
+            self.put(item)
+        return fits
+
     def _add(self, item: T) -> None:
         if self._items is _NOTHING:
             self._items = deque()

@@ -7,9 +7,8 @@ what it brings, the reads and questions, and what happens when the connection is
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 
 from nats.aio.subscription import Subscription
@@ -29,15 +28,17 @@ from natsproc.protocol.reader import (
     Subscribe,
 )
 
-from .bulk import parse_header_block
 from .connection import Connection
 from .history import Ahead, History, ReadFailed, StoredEntry, read_failures
 from .kv import Bucket
 from .parsing import Raw
 from .patience import PATIENCE, insist
+from .republished import placed
 from .start import Start, read_claim, reader_at
 
 __all__ = ["Start", "follow"]
+
+Straight = Callable[[list[Event]], bool]
 
 _PROBE = 3.0
 _QUEUE_BYTES = 16 * 1024 * 1024
@@ -53,17 +54,20 @@ async def follow(
     follow: bool = True,
     until_end: bool = True,
     notices: AsyncIterator[Notice] | None = None,
+    straight: Straight | None = None,
     probe: float = _PROBE,
 ) -> AsyncGenerator[list[Event | Notice], None]:
     """Give what counts in a process's log, in lists: each event once, in order, and nothing that is not stored.
 
     `follow` goes on with what comes, else it stops at the end of the log as it was. `until_end` stops behind
-    the notice `ended`. `notices` are mixed in as they come. After `probe` quiet seconds the log's end is looked
-    at. Use `aclosing` when leaving early.
+    the notice `ended`. `notices` are mixed in as they come. What comes live while the next list is waited for
+    and simply follows is given to `straight` at once, which says whether it has taken it; else it is in the next
+    list. After `probe` quiet seconds the log's end is looked at. Use `aclosing` when leaving early.
     Raises: NoSuchProcess; BadPayload (the cursor is of another log); NotAllowed; Closed; and, before the first
     list only, TimedOut and ReadFailed. Protocol: section 2.2.
     """
     tail = _Tail(connection, names, address, follow, probe)
+    tail.straight = straight
     relay = None
     try:
         async with connection.denials(names.live(address), tail.deny):
@@ -82,24 +86,6 @@ async def follow(
         await tail.close()
 
 
-_HEADERS = re.compile(
-    rb"NATS/1\.0\r\nNats-Stream: [^\r\n]*\r\nNats-Subject: [^\r\n]*\r\nNats-Sequence: (\d+)\r\n"
-    rb"Nats-Time-Stamp: [^\r\n]*\r\nNats-Last-Sequence: (\d+)\r\n\r\n"
-)
-
-
-def _placed(payload: bytes, block: bytes) -> tuple[int, bytes, int] | None:
-    """A live entry with its position and that of the one before it; None if it is not from the stream, so not stored."""
-    try:
-        if found := _HEADERS.fullmatch(block):  # as nats-server writes them
-            position, previous = found.groups()
-            return int(position), payload, int(previous)
-        headers = parse_header_block(block)
-        return int(headers["Nats-Sequence"]), payload, int(headers["Nats-Last-Sequence"])
-    except (KeyError, ValueError):
-        return None
-
-
 class _Tail:
     """One reader and what it needs of the bus. Each step deals with one thing."""
 
@@ -108,6 +94,7 @@ class _Tail:
     ) -> None:
         self.items: list[Event | Notice] = []
         self.ended = False
+        self.straight: Straight | None = None
         self._connection = connection
         self._address = address
         self._subject = names.events(address)
@@ -128,6 +115,9 @@ class _Tail:
         self._queue: list[Raw] = []
         self._queued_bytes = 0
         self._heard = asyncio.Event()
+        self._listening = False  # and has nothing else to do until something is heard
+        self._now = asyncio.get_running_loop().time
+        self._last = 0.0  # when something was taken straight
         self._denial: NotAllowed | None = None
         self._overflowed = self._reconnected = False
         self._forget = (connection.on_reconnect(self._back), connection.on_disconnect(self._heard.set))
@@ -263,12 +253,18 @@ class _Tail:
             self._reading = None
 
     async def _listen(self) -> None:
-        if not self._queue:
+        if not (self._queue or self.items):
             self._heard.clear()
+            self._listening, self._last, quiet = True, self._now(), 0.0
             try:
-                async with asyncio.timeout(self._probe):
-                    await self._heard.wait()
-            except TimeoutError:
+                while not self._heard.is_set() and quiet != self._last:
+                    quiet = self._last
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout_at(quiet + self._probe):
+                            await self._heard.wait()
+            finally:
+                self._listening = False
+            if not self._heard.is_set():
                 self._todo.append(AskLast())
         self._backoff = _BACKOFF
         self._hear()
@@ -276,12 +272,15 @@ class _Tail:
     def _hear(self) -> None:
         """Give the reader what came live."""
         heard, self._queue, self._queued_bytes = self._queue, [], 0
-        entries = [placed for _, _, payload, block in heard if (placed := _placed(payload, block))]
-        self._take(entries, live=True)
+        self._take(placed(heard), live=True)
 
     def _on_live(self, messages: list[Raw]) -> None:
         if self._overflowed:
             return
+        if self.straight and self._listening and not self._heard.is_set():
+            messages = self._hand_on(messages, self.straight)
+            if not messages:
+                return
         self._queue += messages
         self._queued_bytes += sum(len(payload) for _, _, payload, _ in messages)
         if len(self._queue) > BUFFER or self._queued_bytes > _QUEUE_BYTES:
@@ -289,6 +288,18 @@ class _Tail:
             self._overflowed = True
             self._unsubscribing = asyncio.create_task(self._unsubscribe())
         self._heard.set()
+
+    def _hand_on(self, messages: list[Raw], straight: Straight) -> list[Raw]:
+        """Have what simply follows taken at once, past the task that waits here; return what is left for it."""
+        entries = placed(messages)
+        if len(entries) < len(messages):
+            return messages
+        events = self._reader.follow(entries, live=True)
+        self._last = self._now()
+        if events and not straight(events):
+            self.items += events
+            self._heard.set()
+        return messages[len(events) :]
 
     async def _subscribe(self) -> None:
         if self._follow and not self._subscription:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from natsproc import errors
+from natsproc.bus.handoff import Handoff
 from natsproc.bus.history import History
 from natsproc.bus.patience import insist
 from natsproc.bus.start import Start
@@ -31,7 +32,7 @@ async def following(handle: ProcessHandle, work: Exchange, *, live: bool = True)
     def source() -> AsyncIterator[Any]:
         return follow(mesh.connection, mesh.names, handle.address, start=start, follow=live)
 
-    return Tail(mesh.io, source, ahead=1)
+    return Tail(mesh.io, source, handoff=Handoff(1))
 
 
 async def _start(handle: ProcessHandle, work: Exchange) -> Start | None:

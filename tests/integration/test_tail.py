@@ -8,6 +8,7 @@ from rawlog import A, RawLog, Viewer
 
 from natsproc.bus import streams
 from natsproc.bus.connection import Connection, Endpoint
+from natsproc.bus.history import History
 from natsproc.bus.kv import Bucket
 from natsproc.bus.tail import Start
 from natsproc.errors import BadPayload, NoSuchProcess, NotAllowed
@@ -105,6 +106,75 @@ async def test_history_and_live_are_one(connection):
     assert viewer.items[-1] == Notice(
         "ended", {"run": 1, "status": "completed", "code": 0}, A, viewer.items[-2].cursor
     )
+
+
+async def test_what_comes_straight_comes_in_its_place(connection):
+    log = RawLog(connection, NAMES, A)
+    await log.claim()
+    await log.emit(3)
+    said = asyncio.Queue()
+
+    async def notices():
+        while True:
+            yield await said.get()
+
+    straight, mixed = Viewer(connection), Viewer(connection, notices=notices())
+    detour = Viewer(connection, detour=True)
+    viewers = straight, mixed, detour
+    for viewer in viewers:
+        await viewer.until(lambda v=viewer: v.notices == ["caught_up"])
+    for turn in range(40):
+        said.put_nowait(Notice("gap", {"turn": turn}, A))
+        await log.emit(1 + turn % 3)
+        if turn % 10 == 5:
+            await log.claim()
+        if turn % 10 == 6:
+            await log.store(log.payload(offset=log.offset - 1))  # a repeat
+        if turn % 7 == 3:
+            await connection.nc.publish(NAMES.live(A), log.payload(offset=log.offset + 1))  # not stored
+        if turn % 2:
+            for viewer in viewers:
+                await viewer.until(lambda v=viewer: v.offsets[-1] == log.offset)
+    await log.end()
+    for viewer in viewers:
+        await viewer.end()
+        assert viewer.offsets == list(range(1, log.offset + 1))
+    assert straight.items == detour.items
+    assert [item for item in mixed.items if item.type != "gap"] == detour.items
+    assert [item.data["turn"] for item in mixed.items if item.type == "gap"] == list(range(40))
+    assert straight.straight > 20
+
+
+async def test_the_logs_end_is_not_asked_for_while_events_come_straight(connection, monkeypatch):
+    log = RawLog(connection, NAMES, A)
+    await log.claim()
+    await log.emit(1)
+    time, probe, asked = asyncio.get_running_loop().time, 0.3, []
+    came = [time()]
+    last = History.last
+
+    async def watched(self, subject):
+        asked.append((time(), came[-1]))
+        return await last(self, subject)
+
+    class Watching(Viewer):
+        def _take(self, events):
+            came.append(time())
+            return super()._take(events)
+
+    viewer = Watching(connection, probe=probe)
+    await viewer.until(lambda: viewer.notices == ["caught_up"])
+    monkeypatch.setattr(History, "last", watched)
+    for _ in range(20):
+        await log.emit(1)
+        await viewer.until(lambda: viewer.offsets[-1] == log.offset)
+        await asyncio.sleep(probe / 6)
+    while not asked:
+        await asyncio.sleep(probe / 6)
+    assert all(at - latest >= probe - 0.01 for at, latest in asked)
+    assert len(came) > 15
+    await log.end()
+    await viewer.end()
 
 
 async def test_void_words_and_repeats_are_never_shown(connection):

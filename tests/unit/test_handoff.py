@@ -28,6 +28,15 @@ async def test_every_producer_that_waits_for_room_gets_it():
         await asyncio.gather(*producers)
 
 
+def test_an_offer_leaves_room_for_what_is_put():
+    handoff = Handoff(3)
+    assert [handoff.offer(item) for item in range(3)] == [True, True, False]
+    assert handoff.take_nowait() == 0
+    assert handoff.offer(3)
+    assert [handoff.take_nowait() for _ in range(2)] == [1, 3]
+    assert not Handoff(1).offer(0)
+
+
 def _uvloop():
     return pytest.importorskip("uvloop").new_event_loop()
 

@@ -105,6 +105,8 @@ class RawLog:
 class Viewer:
     """A tail, and what it has shown so far. Most of what would come straight it takes so, if that is allowed."""
 
+    refused = 4  # every so many-th offer
+
     def __init__(
         self, connection: Connection, start: Start = ALL, *, detour: bool = False, **options
     ) -> None:
@@ -125,7 +127,7 @@ class Viewer:
     def _take(self, events):
         assert events
         self.offered += 1
-        if self.offered % 4 == 0:
+        if self.offered % self.refused == 0:
             return False
         self.straight += len(events)
         self.items += events

@@ -19,17 +19,20 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from natsproc.errors import Closed, CredentialEnded, Error, NoServer, NotAllowed, ServerUnfit, TimedOut
-from natsproc.errors import NoMesh as PublicNoMesh
 from natsproc.protocol.gate import in_words
 from natsproc.protocol.messages import decode_object, encode
 from natsproc.protocol.names import Names, client_inbox, new_token, node_inbox
 
+from .api_error import FULL, NO_STREAM, NoMesh
+from .api_error import NO_SPACE as NO_SPACE
+from .api_error import ApiError as ApiError
 from .endpoint import Endpoint as Endpoint
 from .mended import MendedClient, stopped
 from .renewal import REFUSED, Renewal
 from .route import HEADROOM, Answers, NoGate, Route, failure_of
 from .route import Headers as Headers
 from .route import NoResponders as NoResponders
+from .wire import Wire
 
 OLDEST = (2, 11)
 CONNECT_TIMEOUT = 5.0
@@ -51,9 +54,6 @@ _UNPROVEN = (
     "here: name its file by NATS_CA beside --server, or give --creds a file with the one-line form of the grant, "
     "which knows its server"
 )
-NO_STREAM = 10059
-NO_SPACE = (10002, 10023, 10047, 10077)
-FULL = "is its disk full, or a limit on storage reached? Make room there, then restart it (`natsproc down`, `natsproc up`)"
 
 
 def check_version(version: tuple[int, int], url: str = "") -> None:
@@ -63,25 +63,6 @@ def check_version(version: tuple[int, int], url: str = "") -> None:
             f"nats-server{url and f' at {url}'} is too old ({'.'.join(map(str, version))}): natsproc needs "
             f"{'.'.join(map(str, OLDEST))} or later, for expiring leases"
         )
-
-
-class ApiError(Error):
-    """JetStream's API answered with an error. `code` is like HTTP's, `err_code` is the server's own."""
-
-    def __init__(self, subject: str, error: dict[str, Any]) -> None:
-        self.code = int(error.get("code", 0))
-        self.err_code = int(error.get("err_code", 0))
-        self.description = str(error.get("description", ""))
-        text = f"JetStream refused {subject}: {self.description} ({self.err_code or self.code})"
-        super().__init__(f"{text}; {FULL}" if self.err_code in NO_SPACE else text)
-
-
-class NoMesh(ApiError, PublicNoMesh):
-    """The public error, where JetStream has no such stream, or has it no more."""
-
-    def __init__(self, subject: str, error: dict[str, Any]) -> None:
-        super().__init__(subject, error)
-        self.args = (f"the mesh is not there, or a part of it is gone: {self}. `natsproc setup` makes it",)
 
 
 class Connection:
@@ -104,7 +85,7 @@ class Connection:
         self._waiting: dict[str, Callable[[Msg | Exception], None]] = {}
         self._asking: dict[str, str] = {}  # by token of who waits for the gate's answer, where it was asked
         self._denials: dict[str, list[tuple[str, Callable[[NotAllowed], None]]]] = {}  # by lower-case subject
-        self.on_denial: Callable[[str], None] = lambda subject: None  #: hears every subject that is denied
+        self._on_denial: list[Callable[[str], None]] = []
         self.shared: dict[tuple[object, str], Any] = {}  #: see history.py
         self._reconnected: list[Callable[[], None]] = []
         self._disconnected: list[Callable[[], None]] = []
@@ -227,6 +208,11 @@ class Connection:
         """Whether JetStream is asked through the gate, because this credential has no rights on it."""
         return self._route is not None
 
+    @property
+    def wire(self) -> Wire | None:
+        """What other threads may send by, if they may: not where there is a gate, which wants it in a form of its own."""
+        return None if self._route else self.nc.wire
+
     def use_gate(self, names: Names) -> None:
         """Ask the gate of that mesh whatever is meant for JetStream, from now on."""
         self._route = Route(names, self.sender)
@@ -251,6 +237,11 @@ class Connection:
         self._disconnected.append(callback)
         return lambda: self._disconnected.remove(callback) if callback in self._disconnected else None
 
+    def on_denial(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call `callback` with every subject that the server denies, in lower case; returns how to stop that."""
+        self._on_denial.append(callback)
+        return lambda: self._on_denial.remove(callback) if callback in self._on_denial else None
+
     # nats-py's read loop dies with an error callback that raises, so these four never do
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error)
@@ -264,14 +255,16 @@ class Connection:
         found = _VIOLATION.search(str(error))
         if not found:
             return
-        self.on_denial(found[2])
+        for hear in self._on_denial[:]:
+            hear(found[2])
         operation = "publish" if found[1].lower() == "publish" else "subscribe"
         for subject, tell in self._denials.get(found[2].lower(), [])[:]:
-            tell(self._denied(subject, operation))
+            tell(self.denied(subject, operation))
         for token in [token for token, where in self._asking.items() if where.lower() == found[2].lower()]:
-            self._waiting[token](self._denied(self._asking[token], operation))
+            self._waiting[token](self.denied(self._asking[token], operation))
 
-    def _denied(self, subject: str, operation: str) -> NotAllowed:
+    def denied(self, subject: str, operation: str) -> NotAllowed:
+        """That the server does not allow it."""
         doing = f"{operation} {'to ' if operation == 'publish' else ''}{subject}"
         if operation == "publish" and self._route:
             doing = in_words(self._route.where(subject)) or doing

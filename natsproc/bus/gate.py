@@ -72,8 +72,7 @@ class Gate:
 
     async def start(self) -> None:
         """Answer from now on. Raises: Closed."""
-        self._connection.on_denial = self._deny
-        self._forget = self._connection.on_disconnect(self._lost)
+        self._forget = (self._connection.on_denial(self._deny), self._connection.on_disconnect(self._lost))
         subscribe = self._connection.subscribe
         self._subscriptions.append(await subscribe(f"{self._prefix}.>", self._pass_on))
         for right in RIGHTS:
@@ -82,7 +81,8 @@ class Gate:
 
     async def stop(self) -> None:
         """Answer nothing more."""
-        self._forget()
+        for forget in self._forget:
+            forget()
         self._sweeping.cancel()
         for subscription in self._subscriptions:
             await self._connection.unsubscribe(subscription)

@@ -1,4 +1,4 @@
-"""The two ways to store entries in order: fast-ingest batches and windows of plain publishes. Protocol: section 7.
+"""The ways to store entries in order: fast-ingest batches and windows of plain publishes. Protocol: section 7.
 
 Both acknowledge from the front only: what is acknowledged lies in the stream, and so does all before it. Either
 ends early by raising Broken, after which everything unacknowledged is sent again; its offset voids a repeat.
@@ -10,8 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nats.aio.msg import Msg
 
@@ -20,6 +19,10 @@ from natsproc.protocol.messages import decode_object
 from natsproc.protocol.names import new_token, node_inbox
 
 from .connection import ApiError, Connection, NoResponders
+from .parts import taken
+
+if TYPE_CHECKING:
+    from .direct import Direct
 
 SILENCE = 3.0  #: seconds without any answer after which an attempt is given up
 GRACE = 0.1  #: seconds to wait, after an error, for how much was stored before it
@@ -60,6 +63,8 @@ class Pipe:
         self.connection = connection
         self.queue: deque[Entry] = deque()
         self.flying: deque[Entry] = deque()
+        self.direct: Direct | None = None  #: sends what is put at once, while there is one
+        self.bytes_in = 0  #: ever put
         self.bytes_out = 0  #: ever acknowledged or dropped
         self.stored = 0  #: entries ever acknowledged
         self._on_progress = on_progress
@@ -80,6 +85,16 @@ class Pipe:
     async def close(self) -> None:
         self._forget()
         await self.connection.unsubscribe(self._subscription)
+
+    @property
+    def held(self) -> int:
+        """Bytes that are not acknowledged yet."""
+        return self.bytes_in - self.bytes_out
+
+    @property
+    def heard(self) -> bool:
+        """Whether there are answers."""
+        return bool(self._arrived)
 
     def rouse(self) -> None:
         """Wake the loop, which sleeps: once for a burst. From any thread."""
@@ -188,6 +203,8 @@ class Pipe:
             error = NoResponders("no stream takes events")
         else:
             error = Error("it has no leader")  # an empty reply acknowledges nothing
+        if self.direct and self.direct.hear(place, fields, error):
+            return
         self._arrived.append((place, fields, error))
         self.wake.set()
 
@@ -199,46 +216,9 @@ def too_large(subject: str, payload: bytes, limit: int) -> TooLarge:
     return TooLarge(text, size=size, limit=limit)
 
 
-def _silence() -> TimedOut:
+def silence() -> TimedOut:
+    """That nothing is acknowledged."""
     return TimedOut(f"the event stream acknowledged nothing for {SILENCE:g} s")
-
-
-@dataclass
-class Part:
-    """One message of a window: an entry, or for the gate all of a process's, a line each."""
-
-    subject: str
-    lines: list[bytes] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)  #: of its entries in the window, from 1
-    size: int = 0
-
-    def add(self, line: bytes, place: int) -> None:
-        self.lines.append(line)
-        self.places.append(place)
-        self.size += len(line) + 1
-
-
-def _parts(pipe: Pipe, limit: int) -> list[Part]:
-    """Take up to `limit` entries, to be sent as one window.
-
-    Of several gates each message goes to another, so one process's entries go in one message, to keep their order.
-    """
-    parts: list[Part] = []
-    bundles: dict[str, Part] = {}
-    count = size = 0
-    while count < limit and size < WINDOW_BYTES and (taken := pipe.take(1)):
-        lane, _, payload = taken[0]
-        part = bundles.get(lane.subject)
-        if part and part.size + len(payload) > pipe.connection.max_payload:
-            pipe.put_back()
-            break
-        if part is None:
-            parts.append(part := Part(lane.subject))
-            if pipe.connection.gated:
-                bundles[part.subject] = part
-        count, size = count + 1, size + len(payload)
-        part.add(payload, count)
-    return parts
 
 
 async def window(pipe: Pipe, limit: int = WINDOW) -> None:
@@ -247,15 +227,11 @@ async def window(pipe: Pipe, limit: int = WINDOW) -> None:
     Raises: Broken, with the reason of the first unacknowledged entry where that one has its own.
     """
     _, stem = pipe.begin()
-    parts = _parts(pipe, limit)
-    subjects = {place: part.subject for part in parts for place in part.places}
+    parts = taken(pipe, limit, WINDOW_BYTES)
     places = {part.places[0]: part.places for part in parts}
-    acknowledged: set[int] = set()
     errors: dict[int, Error] = {}
-    denial: NotAllowed | None = None
-    stored = 0
     async with AsyncExitStack() as hooks:
-        for subject in dict.fromkeys(subjects.values()):
+        for subject in dict.fromkeys(part.subject for part in parts):
             await hooks.enter_async_context(pipe.connection.denials(subject, pipe.tell))
         for part in parts:
             try:
@@ -263,28 +239,45 @@ async def window(pipe: Pipe, limit: int = WINDOW) -> None:
             except TooLarge as error:
                 errors[part.places[0]] = error
                 break
-        while stored < len(subjects):
-            if stored + 1 in errors:
-                raise Broken(errors[stored + 1])
-            if denial and denial.subject == subjects[stored + 1]:
-                raise Broken(denial)
-            if not await pipe.rest(GRACE if denial else SILENCE):
-                raise Broken(denial or _silence())
-            for place, answer, failure in pipe.answers():
-                if isinstance(failure, NotAllowed):
-                    denial = failure
-                elif not place:
-                    raise Broken(failure or _silence())
-                else:
-                    done = int(answer.get("count", not failure and "seq" in answer))
-                    sent = places.get(int(place), [])
-                    acknowledged.update(sent[:done])
-                    if failure and sent[done:]:
-                        errors[sent[done]] = failure
-            before = stored
-            while stored < len(subjects) and stored + 1 in acknowledged:
-                stored += 1
-            pipe.acknowledge(stored - before)
+        await settle(pipe, lambda place: places.get(place, []), errors=errors)
+
+
+async def settle(
+    pipe: Pipe,
+    places: Callable[[int], Sequence[int]],
+    stored: int = 0,
+    errors: dict[int, Error] | None = None,
+) -> None:
+    """Return when everything in flight is acknowledged, from the front, of which the first `stored` places are.
+
+    `places` are those that an answer to one place is about, in order; `errors` are known already, by place.
+    Raises: Broken, with the reason of the first unacknowledged entry where that one has its own.
+    """
+    acknowledged: set[int] = set()
+    errors = errors or {}
+    denial: NotAllowed | None = None
+    while pipe.flying:
+        if stored + 1 in errors:
+            raise Broken(errors[stored + 1])
+        if denial and denial.subject == pipe.flying[0][0].subject:
+            raise Broken(denial)
+        if not await pipe.rest(GRACE if denial else SILENCE):
+            raise Broken(denial or silence())
+        for place, answer, failure in pipe.answers():
+            if isinstance(failure, NotAllowed):
+                denial = failure
+            elif not place:
+                raise Broken(failure or silence())
+            elif place.isdigit():
+                done = int(answer.get("count", not failure and "seq" in answer))
+                sent = places(int(place))
+                acknowledged.update(sent[:done])
+                if failure and sent[done:]:
+                    errors[sent[done]] = failure
+        before = stored
+        while stored + 1 in acknowledged:
+            stored += 1
+        pipe.acknowledge(stored - before)
 
 
 class Batch:
@@ -360,7 +353,7 @@ class Batch:
         patience = self._since - self._clock()
         if self._closing or not self._flow:
             if not await self._pipe.rest(patience + (GRACE if self._failure else SILENCE)):
-                raise Broken(self._failure or _silence())
+                raise Broken(self._failure or silence())
             return True
         patience += AGE
         return await self._pipe.rest(min(patience, IDLE) if self._room else patience, entries=self._room > 0)
@@ -379,7 +372,7 @@ class Batch:
         else:
             self._fail(error or Error("the server missed a part of a batch"))
             if place.endswith(_COMMIT):  # the batch is gone, and how much of it was stored will not be told
-                raise Broken(error or _silence())
+                raise Broken(error or silence())
 
     def _fail(self, error: Error) -> None:
         """Send nothing more, and hear how much is stored; before the first answer that is nothing."""

@@ -16,6 +16,7 @@ from nats.aio.subscription import Subscription
 from nats.protocol.command import unsub_cmd
 
 from .parsing import ListParser, Raw
+from .wire import Wire
 
 _ENDED = re.compile(r"authentication (expired|revoked)", re.IGNORECASE)
 
@@ -90,6 +91,7 @@ class MendedClient(Client):
     look: Look | None = None
     on_ended: Callable[[str], None] = staticmethod(lambda said: None)
     """Hears that the server has ended the session, because the credential has expired or was revoked."""
+    wire: Wire | None = None  #: of this connection; None where no other thread may send
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,10 +225,12 @@ class MendedClient(Client):
 
     def _connect_command(self) -> bytes:
         """The first thing said; before it asyncio is told of TLS, or it writes a warning to stderr at the end."""
+        self.wire = None
         if writer := getattr(self._transport, "_io_writer", None):
             vars(writer.transport.get_protocol())["_over_ssl"] = (
                 writer.get_extra_info("sslcontext") is not None
             )
+            self.wire = Wire.of(writer.transport)
         return super()._connect_command()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from natsproc.errors import Closed, Error, NoServer, NotAllowed, ServerUnfit, TimedOut, TooLarge
 
 from .connection import ApiError, Connection, NoResponders
+from .direct import MOST, Direct
 from .ingest import WINDOW, Batch, Broken, Pipe, window
 
 MAX_EVENTS = 20_000
@@ -48,13 +49,15 @@ class Lane:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     def put(self, payload: bytes) -> int:
-        """Queue an entry, from any thread, without blocking; returns its number. Raises: Closed."""
+        """Send or queue an entry, from any thread, without blocking; returns its number. Raises: Closed."""
         writer, pipe = self._writer, self._writer._pipe
         with writer._lock:  # number and place in the queue have to agree
             if writer._closed:
                 raise writer._closed
             self.last = number = self.last + 1
-            writer._bytes_in += len(payload)
+            pipe.bytes_in += len(payload)
+            if (direct := pipe.direct) and not pipe.queue and direct.send(self, number, payload):
+                return number
             pipe.queue.append((self, number, payload))
         if pipe.sleeping:
             pipe.rouse()
@@ -126,7 +129,6 @@ class Writer:
         self.trouble: str | None = None  #: for people: why nothing is being stored, and what to do
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._bytes_in = 0
         self._lock = threading.Lock()
         self._closed: Error | None = None
         self._watched: set[Lane] = set()
@@ -171,9 +173,7 @@ class Writer:
 
     def _holds(self, events: float, size: float) -> bool:
         pipe = self._pipe
-        return (
-            len(pipe.queue) + len(pipe.flying) >= events or self._bytes_in - pipe.bytes_out >= size
-        ) and not self._closed
+        return (len(pipe.queue) + len(pipe.flying) >= events or pipe.held >= size) and not self._closed
 
     @property
     def _waiting(self) -> int:
@@ -206,10 +206,13 @@ class Writer:
                 if self._version != self.connection.server_version:
                     await self._learn()
                 self._limit_messages()
-                if self._pipe.queue:
+                direct = self._direct()
+                self._on_progress()  # dropped entries have left the queue too
+                if direct:
+                    await self._insist(await self._attempt(direct.run()))
+                elif self._pipe.queue:
                     await self._round()
                 else:
-                    self._on_progress()  # dropped entries have left the queue too
                     self._pipe.answers()  # of an attempt that is over
                     await self._pipe.rest(None, entries=True)
         except Closed as error:
@@ -217,11 +220,16 @@ class Writer:
         finally:  # whatever happens, nobody waits for ever
             self._shut(Closed("the writer has stopped"))
 
-    async def _round(self) -> None:
-        """Store what is queued now and what comes meanwhile; after a failure, its first entry alone.
+    def _direct(self) -> Direct | None:
+        """A way to send what is put at once, if there is one, and little waits."""
+        wire = self.connection.wire
+        if wire is None or len(self._pipe.queue) > MOST:
+            return None
+        direct = Direct(self._pipe, wire, self._lock)
+        return direct if direct.open() else None
 
-        That one is tried until it is stored or refused, for as long as it takes.
-        """
+    async def _round(self) -> None:
+        """Store what is queued now and what comes meanwhile."""
         fast = self._fast and asyncio.get_running_loop().time() > self._shy_until
         batch = fast and len(self._pipe.queue) > 1
         before = self._pipe.stored
@@ -229,6 +237,13 @@ class Writer:
             Batch(self._pipe).run() if batch else window(self._pipe, 1 if fast else WINDOW)
         )
         useless = batch and self._pipe.stored == before and not isinstance(reason, NoServer)
+        await self._insist(reason, useless)
+
+    async def _insist(self, reason: Error | None, useless: bool = False) -> None:
+        """After a failure, try the first entry alone until it is stored or refused, for as long as it takes.
+
+        `useless` was a batch that has stored nothing.
+        """
         delay, most = _BACKOFF
         while reason and self._pipe.queue:
             await self._say(reason)

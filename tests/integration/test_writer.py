@@ -175,33 +175,36 @@ async def test_an_entry_that_the_stream_finds_too_large_fails_its_lane_only(conn
         assert list(dict.fromkeys(await payloads(connection, B))) == [*before, b"afterwards"]
 
 
-FORGED = {
-    None: ("9.1.$FI", b'{"type":"ack","seq":900,"msgs":200}', b'{"stream":"S","seq":1,"batch":"%s","count":900}'),
-    OLDEST: ("900", b'{"stream":"S","seq":1}'),
-}  # fmt: skip
+FORGED = [
+    ("9.1.$FI", b'{"type":"ack","seq":900,"msgs":200}'),
+    ("9.1.$FI", b'{"stream":"S","seq":1,"batch":"%s","count":900}'),
+    ("900", b'{"stream":"S","seq":1}'),
+    ("41", b'{"stream":"S","seq":1}'),
+    ("42", b'{"stream":"S","seq":1}'),
+]
 
 
-@pytest.mark.parametrize("version", FORGED)
-async def test_an_acknowledgement_above_what_was_sent_is_ignored(tmp_path, refusals, version):
-    place, *answers = FORGED[version]
+@pytest.mark.parametrize("many", [10, 40, 400], ids=["direct", "direct-and-more", "many"])
+@pytest.mark.parametrize("version", [None, OLDEST])
+async def test_an_acknowledgement_above_what_was_sent_is_ignored(tmp_path, refusals, version, many):
     with running(tmp_path, version) as server:
         async with connected(server.url) as connection, writing(connection) as writer:
             lane, pipe = lane_of(writer, A, refusals), writer._pipe
             lane.put(b"0")
             await lane.stored(1)
             server.freeze()
-            entries = [b"0", *numbered(40)]
+            entries = [b"0", *numbered(many)]
             for payload in entries[1:]:
                 lane.put(payload)
             await until(lambda: pipe.flying)
-            for answer in answers:
+            for place, answer in FORGED[: 3 if many > 32 else None]:
                 data = answer.replace(b"%s", pipe._attempt.encode())
                 subject = f"{pipe._prefix}{pipe._attempt}.{place}"
                 pipe._on_reply(SimpleNamespace(subject=subject, data=data, headers=None))
                 await asyncio.sleep(0.05)
             assert lane.stored_to == 1
             server.thaw()
-            await asyncio.wait_for(lane.stored(41), 30)
+            await asyncio.wait_for(lane.stored(many + 1), 30)
             assert list(dict.fromkeys(await payloads(connection, A))) == entries
 
 
@@ -258,6 +261,108 @@ async def test_a_missing_stream_is_said_and_waited_for(tmp_path, refusals):
             await asyncio.wait_for(lane.stored(100), 30)
             assert writer.trouble is None
             assert await payloads(connection, A) == entries
+
+
+def heard_elsewhere(url, subject, put):
+    """In a thread and a loop of its own: whether what `put` puts arrives on the subject."""
+
+    async def listen():
+        async with connected(url) as other:
+            heard = asyncio.Event()
+            await other.nc.listen(subject, lambda msg: heard.set())
+            await other.ping()
+            put()
+            await asyncio.wait_for(heard.wait(), 20)
+
+    thread = threading.Thread(target=asyncio.run, args=(listen(),), daemon=True)
+    thread.start()
+    return thread
+
+
+async def test_what_is_put_alone_is_stored_while_the_loop_does_not_turn(connection, refusals):
+    async with writing(connection) as writer:
+        lane = lane_of(writer, A, refusals)
+        await lane.stored(lane.put(b"first"))
+        await until(lambda: writer._pipe.direct)
+        listening = heard_elsewhere(connection.url, NAMES.live(A), lambda: lane.put(b"second"))
+        await asyncio.sleep(0)
+        listening.join(30)  # blocks the loop
+        assert not listening.is_alive()
+        await lane.stored(2)
+        assert await payloads(connection, A) == [b"first", b"second"]
+
+
+async def test_what_was_dropped_is_not_sent_when_the_way_is_clear(tmp_path, refusals):
+    with running(tmp_path) as server:
+        async with connected(server.url) as connection, writing(connection) as writer:
+            a, b = lane_of(writer, A, refusals), lane_of(writer, B, refusals)
+            await a.stored(a.put(b"0"))
+            server.freeze()
+            for payload in numbered(40):  # more than are sent at once
+                a.put(payload)
+            b.put(b"dropped")
+            a.put(b"last")
+            b.drop()
+            server.thaw()
+            await a.stored(a.last)
+            await b.stored(b.put(b"behind"))
+            assert await payloads(connection, B) == [b"behind"]
+            assert list(dict.fromkeys(await payloads(connection, A))) == [b"0", *numbered(40), b"last"]
+
+
+async def test_nothing_is_sent_past_what_is_queued(connection, refusals):
+    async with writing(connection) as writer:
+        lane = lane_of(writer, A, refusals)
+        await lane.stored(lane.put(b"1"))
+        await until(lambda: writer._pipe.direct)
+        direct = writer._pipe.direct
+        limit, direct._limit = direct._limit, 0
+        lane.put(b"2")
+        direct._limit = limit
+        lane.put(b"3")
+        await lane.stored(3)
+        assert await payloads(connection, A) == [b"1", b"2", b"3"]
+
+
+async def test_what_is_sent_alone_is_sent_again_when_its_answer_is_lost(connection, refusals, monkeypatch):
+    monkeypatch.setattr("natsproc.bus.direct.SILENCE", 0.3)
+    async with writing(connection) as writer:
+        lane = lane_of(writer, A, refusals)
+        await lane.stored(lane.put(b"1"))
+        for number in (2, 3):
+            await until(lambda: writer._pipe.direct)
+            if number == 3:  # the loop rests, and has to be told to look after something
+                await until(lambda: writer._pipe.direct and not writer._pipe.direct._timed)
+            monkeypatch.setattr(writer._pipe.direct, "hear", lambda *answer: True)
+            lane.put(b"%d" % number)
+            await until(lambda number=number: lane.stored_to == number, 20)
+        assert list(dict.fromkeys(await payloads(connection, A))) == [b"1", b"2", b"3"]
+
+
+async def test_a_denial_of_what_is_sent_alone_is_heard_at_once(tmp_path, refusals, monkeypatch):
+    monkeypatch.setattr("natsproc.bus.direct.SILENCE", 3600)
+    with running(tmp_path, extra=DENYING) as server:
+        async with (
+            connected(server.url, user="node", password="pw") as connection,
+            writing(connection) as writer,
+        ):
+            a, b = lane_of(writer, A, refusals), lane_of(writer, B, refusals)
+            await a.stored(a.put(b"1"))
+            with pytest.raises(NotAllowed, match=r"proc\.default\.b\.events"):
+                await asyncio.wait_for(b.stored(b.put(b"1")), 20)
+            await a.stored(a.put(b"2"))
+
+
+async def test_an_answer_to_nothing_is_ignored(connection, refusals):
+    async with writing(connection) as writer:
+        lane, pipe = lane_of(writer, A, refusals), writer._pipe
+        await lane.stored(lane.put(b"first"))
+        await until(lambda: pipe.direct)
+        subject = f"{pipe._prefix}{pipe._attempt}.{pipe.direct._sent + 1}"
+        pipe._on_reply(SimpleNamespace(subject=subject, data=b'{"stream":"S","seq":1}', headers=None))
+        await until(lambda: not pipe.heard)
+        await lane.stored(lane.put(b"second"))
+        assert await payloads(connection, A) == [b"first", b"second"]
 
 
 async def test_a_burst_from_a_thread_wakes_the_loop_once(connection, refusals):

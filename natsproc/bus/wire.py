@@ -1,0 +1,70 @@
+"""A connection's socket, for threads that have something to send at once: beside the I/O thread, never in between.
+
+A thread that hands its message to the I/O thread has to wait until that one runs, a third of what a lone event takes
+to its viewer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from asyncio import selector_events
+from collections.abc import Iterable
+from typing import Any
+
+
+class Wire:
+    """What is sent here from any thread lies whole between two of the messages that the event loop sends.
+
+    Each write of either takes its lock. Of what the socket does not take at once the rest is kept, and goes out before
+    anything else. The loop's transport is told to come by here; nothing of it is used once the connection is lost.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._socket = transport.get_extra_info("socket").fileno()
+        self._lock = threading.Lock()
+        self._rest = b""
+        self._lost = False
+        self._write = transport.write
+        protocol = transport.get_protocol()
+        self._connection_lost = protocol.connection_lost
+        vars(transport).update(write=self.write, writelines=self._write_lines)
+        # called before the socket is closed, and its number perhaps given to another
+        vars(protocol)["connection_lost"] = self._on_lost
+
+    @classmethod
+    def of(cls, transport: Any) -> Wire | None:
+        """That of a transport on the running loop; None over TLS, WebSocket, and on loops such as uvloop's."""
+        plain: type = selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+        return cls(transport) if isinstance(transport, plain) else None  # type: ignore[arg-type]
+
+    def send(self, data: bytes) -> bool:
+        """From any thread, without waiting: have it sent whole, or not at all, which returns False."""
+        with self._lock:
+            if self._lost or self._rest or self._transport.get_write_buffer_size():
+                return False
+            try:
+                sent = os.write(self._socket, data)
+            except OSError:  # it would block; or it is broken, which the loop will see
+                return False
+            if sent < len(data):
+                self._rest = data[sent:]
+                self._loop.call_soon_threadsafe(self.write, b"")
+            return True
+
+    def write(self, data: bytes) -> None:
+        """On the loop: as the transport's."""
+        with self._lock:
+            rest, self._rest = self._rest, b""
+            self._write(rest + data if rest else data)
+
+    def _write_lines(self, lines: Iterable[bytes]) -> None:
+        self.write(b"".join(lines))
+
+    def _on_lost(self, error: Exception | None) -> None:
+        with self._lock:
+            self._lost = True
+        self._connection_lost(error)

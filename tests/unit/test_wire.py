@@ -1,0 +1,100 @@
+"""Threads that write to a connection's socket beside its event loop: whole messages, in the order of each."""
+
+import asyncio
+import os
+import random
+import socket
+import threading
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+
+from natsproc.bus.wire import Wire
+
+SMALL = 4096
+
+
+def message(sender, number, size):
+    return b"%d %d %s\n" % (sender, number, b"x" * size)
+
+
+@asynccontextmanager
+async def connected():
+    """A connection with next to no room in its buffers: its wire, its writer, and the other end's socket."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+    _, writer = await asyncio.open_connection(sock=ours)
+    try:
+        yield Wire.of(writer.transport), writer, theirs
+    finally:
+        writer.transport.abort()
+        theirs.close()
+        await asyncio.sleep(0)
+
+
+def read_all(sock, into):
+    while data := sock.recv(1 << 16):
+        into += data
+
+
+async def test_what_threads_and_the_loop_send_is_never_torn_apart():
+    sizes = random.Random(3)
+    async with connected() as (wire, writer, theirs):
+        got, lines = bytearray(), {}
+        reading = threading.Thread(target=read_all, args=(theirs, got))
+        reading.start()
+        counts, refused = [0, 0], [0, 0]
+
+        def send(sender):
+            while counts[sender] < 300:
+                if wire.send(message(sender, counts[sender], sizes.randrange(6000))):
+                    counts[sender] += 1
+                else:
+                    refused[sender] += 1
+                    time.sleep(0.0002)
+
+        threads = [threading.Thread(target=send, args=(sender,)) for sender in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for number in range(300):
+            parts = message(2, number, sizes.randrange(6000))
+            if number % 2:
+                writer.write(parts)
+            else:
+                writer.writelines([parts[:7], parts[7:]])
+            await writer.drain()
+            await asyncio.sleep(0)
+        while any(thread.is_alive() for thread in threads):
+            await asyncio.sleep(0.01)
+        writer.write_eof()
+        while reading.is_alive():
+            await asyncio.sleep(0.01)
+        for line in bytes(got).splitlines():
+            sender, number, text = line.split(b" ")
+            assert set(text) <= set(b"x")
+            lines.setdefault(int(sender), []).append(int(number))
+        assert lines == {sender: list(range(300)) for sender in (0, 1, 2)}
+        assert all(refused)  # the buffers were full, now and then
+
+
+async def test_nothing_is_sent_into_a_connection_that_is_lost():
+    into, out = os.pipe()
+    os.set_blocking(into, False)
+    async with connected() as (wire, writer, _):
+        assert wire.send(b"one\n")
+        number = writer.get_extra_info("socket").fileno()
+        writer.transport.abort()
+        await asyncio.sleep(0)
+        os.dup2(out, number)  # as the next file to be opened would get it
+        try:
+            assert not wire.send(b"two\n")
+            with pytest.raises(BlockingIOError):
+                os.read(into, 10)
+        finally:
+            for each in (into, out, number):
+                os.close(each)
+
+
+async def test_a_transport_that_encrypts_has_none():
+    assert Wire.of(asyncio.Transport()) is None

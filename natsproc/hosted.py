@@ -158,10 +158,10 @@ class Hosted(Commanded):
             first["checkpoint"] = owned.claim.checkpoint.offset
         self._owned = owned
         node.count(self, runs=True)
-        self.log.append_lifecycle(owned.kind, first)
         # the control subject is served before anyone can find the process, and waits for its target
         self._control = ServedControl(node.connection, node.name, owned.epoch, self._apply)
         await self._control.start(node.names.control(spec.address))
+        self.log.append_lifecycle(owned.kind, first)
         self._inbox = InboxReader(
             node.connection, node.names, spec.address, self._deliver, owned.carried.received
         )

@@ -14,6 +14,7 @@ from benchmarks.stats import Goal
 
 TIME = "command → stopped"
 FAST, SLOW = (60, 15, 4), (15, 4, 2)
+SELDOM = (0.02, 0.05)  # seconds between two commands, at no particular moment of what is interrupted
 
 
 def stopped(peer: str, kind: str, sizes: tuple[int, int, int] = FAST) -> Callable[[Turn], Awaitable[Samples]]:
@@ -29,7 +30,7 @@ def stopped(peer: str, kind: str, sizes: tuple[int, int, int] = FAST) -> Callabl
             await controller.hear()
             await worker.hear()
             for number in range(turn.size(*sizes) + 1):
-                await asyncio.sleep(random.uniform(0.02, 0.05))  # at no particular moment of what it does
+                await asyncio.sleep(random.uniform(*SELDOM))
                 controller.say(stop=True)
                 begun, ended = (await controller.hear())["begun"], (await worker.hear())["stopped"]
                 if number:  # the first one warms up
@@ -54,8 +55,8 @@ async def echo(channel: Channel, url: str) -> None:
     channel.say(ready=True)
 
 
-async def ask(channel: Channel, url: str, count: int) -> None:
-    """Make requests, one after the other, and say how long each took (ms)."""
+async def ask(channel: Channel, url: str, count: int, pause: tuple[float, float]) -> None:
+    """Make requests, so many seconds apart, and say how long each took (ms)."""
     import nats
 
     nc = await nats.connect(url)
@@ -65,15 +66,25 @@ async def ask(channel: Channel, url: str, count: int) -> None:
         await nc.request("echo", b"", timeout=10)
         if number >= 10:
             took.append((time.perf_counter() - start) * 1e3)
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(random.uniform(*pause))
     channel.say(took=took)
 
 
 async def round_trips(turn: Turn) -> Samples:
+    """Of requests that keep everybody awake."""
+    return await _round_trips(turn, turn.size(300, 60, 10), (0.002, 0.002))
+
+
+async def seldom(turn: Turn) -> Samples:
+    """Of requests as rare as commands: a processor that has slept takes about twice the time for the same."""
+    return await _round_trips(turn, turn.size(*FAST), SELDOM)
+
+
+async def _round_trips(turn: Turn, count: int, pause: tuple[float, float]) -> Samples:
     url = await turn.url("nats")
     async with turn.child("measures.interrupt:echo", url=url) as responder:
         await responder.hear()
-        async with turn.child("measures.interrupt:ask", url=url, count=turn.size(300, 60, 10)) as asker:
+        async with turn.child("measures.interrupt:ask", url=url, count=count, pause=pause) as asker:
             return {TIME: (await asker.hear())["took"]}
 
 
@@ -89,7 +100,8 @@ SECTION = Section(
     "one long call of C (here some 0.2 s) is reached when that returns.",
     [Figure(TIME, "ms")],
     [
-        Contender("request round trip", round_trips),
+        Contender("request round trip", seldom),
+        Contender("request round trips, 2 ms apart", round_trips),
         Contender("natsproc", stopped("ours:idle", "nats")),
         Contender("natsproc, busy loop, turns of 0.2 ms", stopped("ours:busy", "nats")),
         Contender("natsproc, busy loop, turns of 0.02 ms", stopped("ours:short", "nats")),

@@ -211,7 +211,7 @@ class Connection:
     @property
     def wire(self) -> Wire | None:
         """What other threads may send by, if they may: not where there is a gate, which wants it in a form of its own."""
-        return None if self._route else self.nc.wire
+        return None if self._route or not self.connected else self.nc.wire
 
     def use_gate(self, names: Names) -> None:
         """Ask the gate of that mesh whatever is meant for JetStream, from now on."""

@@ -5,7 +5,8 @@ This is the window of plain publishes that `ingest` sends, left open.
 
 from __future__ import annotations
 
-import threading
+import asyncio
+from contextlib import AbstractContextManager
 from typing import Any
 
 from natsproc.errors import Error
@@ -22,7 +23,7 @@ class Direct:
     `send` is called under `lock`, the one of whoever puts; the rest belongs to the I/O loop.
     """
 
-    def __init__(self, pipe: Pipe, wire: Wire, lock: threading.Lock) -> None:
+    def __init__(self, pipe: Pipe, wire: Wire, lock: AbstractContextManager[object]) -> None:
         self._pipe = pipe
         self._wire = wire
         self._lock = lock
@@ -53,13 +54,16 @@ class Direct:
         # what is large may be refused, and then it is better if nothing came behind it
         if len(pipe.flying) >= MOST or size > self._limit or pipe.held - size >= WINDOW_BYTES:
             return False
-        place = self._sent + 1
-        pipe.flying.append((lane, number, payload))  # before it is sent, as the answer may be quick
+        # which may be what somebody needs who sees this entry, such as a subscription
+        if pipe.connection.nc.pending_data_size:
+            return False
+        self._sent = place = self._sent + 1  # before it is sent, as the answer may be quick
+        pipe.flying.append((lane, number, payload))
         message = b"PUB %b %b.%d %d\r\n%b\r\n" % (lane.subject.encode(), self._stem, place, size, payload)
         if not self._wire.send(message):
             pipe.flying.pop()
+            self._sent = place - 1
             return False
-        self._sent = place
         lane.sent = number
         if not self._timed:
             self._timed = True
@@ -90,14 +94,23 @@ class Direct:
 
     async def _stay(self) -> None:
         """While entries are sent from elsewhere, see that they are acknowledged."""
-        pipe, before = self._pipe, -1
+        pipe, clock = self._pipe, asyncio.get_running_loop().time
+        before, since = (
+            -1,
+            0.0,
+        )  # the last progress, or sight of something on its way; 0 while there is nothing
         while pipe.direct and not pipe.queue and not pipe.heard:
             self._timed = False  # before the look, so that whoever sends behind it says so
-            self._timed = bool(pipe.flying) or pipe.stored != before
-            before = pipe.stored
-            in_time = await pipe.rest(SILENCE if self._timed else None, entries=True)
-            if not in_time and pipe.flying and pipe.stored == before:
+            flying, now = bool(pipe.flying), clock()
+            self._timed = timed = flying or pipe.stored != before
+            if not flying:
+                since = 0.0
+            elif not since or pipe.stored != before:
+                since = now
+            elif now >= since + SILENCE:
                 raise Broken(silence())
+            before = pipe.stored
+            await pipe.rest((since or now) + SILENCE - now if timed else None, entries=True)
 
     def _deny(self, subject: str) -> None:
         """The server has refused to take something; if it may be one of these, that tells no place."""

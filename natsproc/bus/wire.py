@@ -10,6 +10,7 @@ import asyncio
 import os
 import threading
 from asyncio import selector_events
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,8 +18,9 @@ from typing import Any
 class Wire:
     """What is sent here from any thread lies whole between two of the messages that the event loop sends.
 
-    Each write of either takes its lock. Of what the socket does not take at once the rest is kept, and goes out before
-    anything else. The loop's transport is told to come by here; nothing of it is used once the connection is lost.
+    Each write of either takes its lock, or does without: nobody waits for it, as a signal handler may run, and whatever the
+    garbage collector calls, wherever it is held. Of what the socket does not take at once the rest is kept, and
+    goes out before anything else. The loop's transport is told to come by here; nothing of it is used once the connection is lost.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -27,11 +29,13 @@ class Wire:
         self._socket = transport.get_extra_info("socket").fileno()
         self._lock = threading.Lock()
         self._rest = b""
-        self._lost = False
+        self._later: deque[bytes] = deque()  # what the loop had to send while another thread did
+        self._lost = self._inside = False
         self._write = transport.write
+        self._more = transport._write_ready  # type: ignore[attr-defined]
         protocol = transport.get_protocol()
         self._connection_lost = protocol.connection_lost
-        vars(transport).update(write=self.write, writelines=self._write_lines)
+        vars(transport).update(write=self.write, writelines=self._write_lines, _write_ready=self._write_ready)
         # called before the socket is closed, and its number perhaps given to another
         vars(protocol)["connection_lost"] = self._on_lost
 
@@ -43,28 +47,61 @@ class Wire:
 
     def send(self, data: bytes) -> bool:
         """From any thread, without waiting: have it sent whole, or not at all, which returns False."""
-        with self._lock:
-            if self._lost or self._rest or self._transport.get_write_buffer_size():
-                return False
-            try:
-                sent = os.write(self._socket, data)
-            except OSError:  # it would block; or it is broken, which the loop will see
-                return False
-            if sent < len(data):
-                self._rest = data[sent:]
-                self._loop.call_soon_threadsafe(self.write, b"")
-            return True
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self._send(data)
+        finally:
+            self._release()
+
+    def _send(self, data: bytes) -> bool:
+        transport = self._transport
+        if self._lost or self._rest or self._later or transport.is_closing():
+            return False
+        if transport.get_write_buffer_size():
+            return False
+        try:
+            sent = os.write(self._socket, data)
+        except OSError:  # it would block; or it is broken, which the loop will see
+            return False
+        if sent < len(data):
+            self._rest = data[sent:]
+            self._loop.call_soon_threadsafe(self.write, b"")
+        return True
+
+    def _release(self) -> None:
+        self._lock.release()
+        if self._later:  # looked at behind the release, as the loop puts it there before it tries the lock
+            self._loop.call_soon_threadsafe(self.write, b"")
 
     def write(self, data: bytes) -> None:
         """On the loop: as the transport's."""
-        with self._lock:
-            rest, self._rest = self._rest, b""
-            self._write(rest + data if rest else data)
+        self._later.append(data)
+        if self._lock.acquire(blocking=False):
+            try:
+                while self._later:
+                    rest, self._rest = self._rest, b""
+                    self._write(rest + self._later.popleft())
+            finally:
+                self._lock.release()
 
     def _write_lines(self, lines: Iterable[bytes]) -> None:
         self.write(b"".join(lines))
 
+    def _write_ready(self) -> None:
+        """On the loop: the socket takes more of what the transport has, which may look empty meanwhile (from 3.12 on)."""
+        if not self._lock.acquire(blocking=False):
+            return  # and is called again
+        self._inside = True
+        try:
+            self._more()
+        finally:
+            self._inside = False
+            self._lock.release()
+
     def _on_lost(self, error: Exception | None) -> None:
-        with self._lock:
-            self._lost = True
+        self._lost = True
+        # whoever is longer at it than this has written already, and does something else now
+        if not self._inside and self._lock.acquire(timeout=1.0):
+            self._lock.release()
         self._connection_lost(error)

@@ -129,7 +129,7 @@ class Writer:
         self.trouble: str | None = None  #: for people: why nothing is being stored, and what to do
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what the garbage collector calls may emit, too
         self._closed: Error | None = None
         self._watched: set[Lane] = set()
         self._progress = asyncio.Event()
@@ -205,6 +205,7 @@ class Writer:
                 await self.connection.wait_connected()
                 if self._version != self.connection.server_version:
                     await self._learn()
+                    continue
                 self._limit_messages()
                 direct = self._direct()
                 self._on_progress()  # dropped entries have left the queue too

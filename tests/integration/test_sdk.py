@@ -47,6 +47,23 @@ async def test_a_function_runs_under_an_address_and_returns_its_result(mesh, vie
     assert typed[0].data == Topic(name="nats")
 
 
+async def test_whoever_sees_that_it_has_started_can_command_it(mesh, monkeypatch):
+    """A command that comes before its subject is served would be told that there is no such process."""
+    wire, said = mesh.connection.wire, []
+    for name in ("_write", "_send"):
+        original = getattr(wire, name)
+
+        def heard(data, original=original):
+            said.append(bytes(data))
+            return original(data)
+
+        monkeypatch.setattr(wire, name, heard)
+    async with mesh.own("early") as proc:
+        await proc.flush()
+        everything = b"".join(said)
+        assert -1 < everything.index(b"early.control.*") < everything.index(b'"type":"started"')
+
+
 async def test_interrupt_redirects_inside_a_scope_and_is_recorded_where_it_lands(mesh, viewer):
     entered = asyncio.Event()
 

@@ -6,6 +6,7 @@ import random
 import socket
 import threading
 import time
+from collections import deque
 from contextlib import asynccontextmanager
 
 import pytest
@@ -76,6 +77,70 @@ async def test_what_threads_and_the_loop_send_is_never_torn_apart():
             lines.setdefault(int(sender), []).append(int(number))
         assert lines == {sender: list(range(300)) for sender in (0, 1, 2)}
         assert all(refused)  # the buffers were full, now and then
+
+
+class Switching(deque):
+    """Python 3.12's buffer of a transport, with what another thread may do while it is empty for a moment."""
+
+    meanwhile = None
+
+    def popleft(self):
+        part = super().popleft()
+        if not self and self.meanwhile:
+            thread, self.meanwhile = threading.Thread(target=self.meanwhile), None
+            thread.start()
+            thread.join()
+        return part
+
+
+async def test_a_rest_that_the_loop_has_in_hand_is_not_passed():
+    async with connected() as (wire, writer, theirs):
+        if not isinstance(writer.transport._buffer, deque):
+            pytest.skip("a transport's buffer is no deque before Python 3.12")
+        theirs.setblocking(False)
+        got, sent = bytearray(), []
+
+        def drain():
+            try:
+                while True:
+                    got.extend(theirs.recv(1 << 16))
+            except BlockingIOError:
+                pass
+
+        def meanwhile():
+            drain()
+            sent.append(wire.send(b"<event>"))
+
+        writer.transport._buffer = Switching()
+        writer.transport._buffer.meanwhile = meanwhile
+        writer.write(b"x" * 30_000)
+        while len(got) < 30_000 + 7 * sum(sent) or not sent:
+            await asyncio.sleep(0)
+            drain()
+        assert bytes(got) == b"x" * 30_000
+
+
+async def test_nobody_waits_for_a_thread_that_was_interrupted_while_it_sent():
+    """A signal's handler runs where it pleases, and may wait for the loop."""
+    async with connected() as (wire, writer, theirs):
+        theirs.setblocking(False)
+        wire._lock.acquire()
+        writer.write(b"1\n")
+        writer.writelines([b"2\n", b"3\n"])
+        await asyncio.sleep(0)
+        assert not wire.send(b"no\n")
+        wire._release()
+        assert not wire.send(b"no\n")
+        writer.write(b"4\n")
+        got = b""
+        while got.count(b"\n") < 4:
+            await asyncio.sleep(0)
+            try:
+                got += theirs.recv(100)
+            except BlockingIOError:
+                pass
+        assert got.split() == [b"1", b"2", b"3", b"4"]
+        assert wire.send(b"5\n")
 
 
 async def test_nothing_is_sent_into_a_connection_that_is_lost():

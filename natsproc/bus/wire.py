@@ -30,7 +30,7 @@ class Wire:
         self._lock = threading.Lock()
         self._rest = b""
         self._later: deque[bytes] = deque()  # what the loop had to send while another thread did
-        self._lost = self._inside = False
+        self._inside = False  # whether the loop has the lock because the socket takes more
         self._write = transport.write
         self._more = transport._write_ready  # type: ignore[attr-defined]
         protocol = transport.get_protocol()
@@ -56,9 +56,7 @@ class Wire:
 
     def _send(self, data: bytes) -> bool:
         transport = self._transport
-        if self._lost or self._rest or self._later or transport.is_closing():
-            return False
-        if transport.get_write_buffer_size():
+        if transport.is_closing() or transport.get_write_buffer_size() or self._rest or self._later:
             return False
         try:
             sent = os.write(self._socket, data)
@@ -100,8 +98,7 @@ class Wire:
             self._lock.release()
 
     def _on_lost(self, error: Exception | None) -> None:
-        self._lost = True
-        # whoever is longer at it than this has written already, and does something else now
+        # whoever is longer at it than this has written already, and does something else now; nobody begins any more
         if not self._inside and self._lock.acquire(timeout=1.0):
             self._lock.release()
         self._connection_lost(error)

@@ -61,10 +61,8 @@ def test_its_readme_shows_an_example_that_runs(home, tmp_path, runtime):
         said = in_client(str(example), "build", runtime=runtime(), env=environment).stdout
     assert "started" in said
     assert "is answered { echo: 'how far?' }" in said.replace('"', "'")
-    assert said.splitlines()[-2:] in (
-        ["interrupt applied", "ended: interrupted"],
-        ["ended: interrupted", "interrupt applied"],
-    )  # the receipt, and what the log says, come each its own way
+    # the receipt, and what the log says, come each its own way
+    assert {"interrupt applied", "ended: interrupted"} < set(said.splitlines()[-3:])
 
 
 def test_installing_it_runs_nothing():

@@ -69,7 +69,10 @@ async def _owned(own: Any, stack: AsyncExitStack) -> None:
 
     task = asyncio.create_task(live())
     stack.callback(task.cancel)
-    await ready.wait()
+    waiting = asyncio.create_task(ready.wait())
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        await task  # its error
 
 
 async def subscriptions(channel: Channel, url: str, count: int, traced: bool) -> None:

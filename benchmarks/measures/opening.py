@@ -14,6 +14,7 @@ from benchmarks.stats import Goal
 
 MANY, MIDDLE = "first event, one of many", "first event, from the middle"
 EACH = 10
+PAUSE = 0.002  # seconds between two, for everybody, so that none is about closing the one before
 _log: dict[str, Any] = {}
 
 
@@ -84,6 +85,7 @@ async def tails(channel: Channel, url: str, id: str, cursor: str, count: int) ->
                         break
                 if number >= 2:
                     took.append((time.perf_counter() - start) * 1e3)
+            await asyncio.sleep(PAUSE)
     channel.say(took=took)
 
 
@@ -99,7 +101,7 @@ async def gets(channel: Channel, url: str, id: str, cursor: str, count: int) -> 
         await nc.request("$JS.API.DIRECT.GET.PROC_EVENTS", ask, timeout=10)
         if number >= 2:
             took.append((time.perf_counter() - start) * 1e3)
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(PAUSE)
     channel.say(took=took)
 
 
@@ -119,6 +121,7 @@ async def ordered(channel: Channel, url: str, id: str, cursor: str, count: int) 
         if number >= 2:
             took.append((time.perf_counter() - start) * 1e3)
         await subscription.unsubscribe()
+        await asyncio.sleep(PAUSE)
     channel.say(took=took)
 
 
@@ -174,6 +177,7 @@ async def redis_first(channel: Channel, url: str, count: int) -> None:
         await redis.xread({f"c{number}": "0"}, count=1000)
         if number >= 2:
             took.append((time.perf_counter() - start) * 1e3)
+        await asyncio.sleep(PAUSE)
     channel.say(took=took)
 
 

@@ -177,9 +177,8 @@ def tail_one(
 ) -> Tail:
     """See `ProcessHandle.tail`; `ahead` is how many batches are read before they are taken."""
     start = _start(cursor, n, since, run)
-    read = _read if announce else _read_unseen
     handoff: Handoff[Sequence[Item]] = Handoff(ahead)
-    source = partial(read, mesh, address, start, follow, compact, types, handoff.offer)
+    source = partial(_read, mesh, address, start, follow, compact, types, handoff.offer, announce)
     return Tail(mesh.io, source, models, handoff)
 
 
@@ -205,24 +204,10 @@ async def _read(
     compact: bool,
     types: Collection[str],
     straight: Straight,
+    announce: bool = True,
 ) -> AsyncIterator[Sequence[Item]]:
-    """What is to be shown, counted among the process's viewers while it is followed."""
-    source = _read_unseen(mesh, address, start, live, compact, types, straight)
-    seen = announced(mesh.connection, mesh.names, address) if live else nullcontext()
-    async with aclosing(source), seen:  # type: ignore[type-var]
-        async for batch in source:
-            yield batch
-
-
-async def _read_unseen(
-    mesh: Mesh,
-    address: Address,
-    start: Start,
-    live: bool,
-    compact: bool,
-    types: Collection[str],
-    straight: Straight,
-) -> AsyncIterator[Sequence[Item]]:
+    """What is to be shown; `announce` counts it among the process's viewers while it is followed."""
+    counted = announced(mesh.connection, mesh.names, address) if live and announce else nullcontext()
     latest = await insist(lambda: mesh.registry.get(address)) if start.kind == "first" else None
     gone = unreachable(mesh.connection, mesh.names, address) if live else None
 
@@ -246,7 +231,7 @@ async def _read_unseen(
 
         shorten = Compact()
     seen = False
-    async with aclosing(source):
+    async with aclosing(source), counted:
         async for batch in source:
             items: Sequence[Item] = batch
             if shorten is not None:

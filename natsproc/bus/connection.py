@@ -11,7 +11,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import nats.errors
 from nats.aio.client import Server
@@ -48,6 +48,8 @@ _UNDER_WAY = (10158, 10164)
 _UNAUTHORIZED = re.compile(r"authori[sz]ation|authentication|expired", re.IGNORECASE)
 
 Handler = Callable[[Msg], Awaitable[None]]
+P = ParamSpec("P")
+C = TypeVar("C", bound=Callable[..., None])
 
 _UNPROVEN = (
     "somebody is in between, it has a new authority (join anew), a clock is wrong, or its authority is not known "
@@ -229,18 +231,15 @@ class Connection:
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` after every reconnect; returns how to stop that."""
-        self._reconnected.append(callback)
-        return lambda: self._reconnected.remove(callback) if callback in self._reconnected else None
+        return _added(self._reconnected, callback)
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` whenever the connection is lost; returns how to stop that."""
-        self._disconnected.append(callback)
-        return lambda: self._disconnected.remove(callback) if callback in self._disconnected else None
+        return _added(self._disconnected, callback)
 
     def on_denial(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call `callback` with every subject that the server denies, in lower case; returns how to stop that."""
-        self._on_denial.append(callback)
-        return lambda: self._on_denial.remove(callback) if callback in self._on_denial else None
+        return _added(self._on_denial, callback)
 
     # nats-py's read loop dies with an error callback that raises, so these four never do
     async def _on_error(self, error: Exception) -> None:
@@ -255,8 +254,7 @@ class Connection:
         found = _VIOLATION.search(str(error))
         if not found:
             return
-        for hear in self._on_denial[:]:
-            hear(found[2])
+        _call(self._on_denial, found[2])
         operation = "publish" if found[1].lower() == "publish" else "subscribe"
         for subject, tell in self._denials.get(found[2].lower(), [])[:]:
             tell(self.denied(subject, operation))
@@ -508,6 +506,12 @@ class Connection:
         await self._on_closed()
 
 
-def _call(callbacks: list[Callable[[], None]]) -> None:
+def _added(callbacks: list[C], callback: C) -> Callable[[], None]:
+    """Add one, and return how to take it away again."""
+    callbacks.append(callback)
+    return lambda: callbacks.remove(callback) if callback in callbacks else None
+
+
+def _call(callbacks: list[Callable[P, None]], *args: P.args, **options: P.kwargs) -> None:
     for callback in callbacks[:]:
-        callback()
+        callback(*args, **options)

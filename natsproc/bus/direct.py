@@ -83,13 +83,13 @@ class Direct:
         pipe = self._pipe
         forget = pipe.connection.on_denial(self._deny)
         try:
-            await self._stay()
-            with self._lock:
-                pipe.direct = None
+            try:
+                await self._stay()
+            finally:
+                with self._lock:
+                    pipe.direct = None
             await settle(pipe, lambda place: [place] if place <= self._sent else [], self._stored)
         finally:
-            with self._lock:
-                pipe.direct = None
             forget()
 
     async def _stay(self) -> None:
@@ -98,7 +98,7 @@ class Direct:
         before, since = (
             -1,
             0.0,
-        )  # the last progress, or sight of something on its way; 0 while there is nothing
+        )  # `since`: the last progress, or sight of something; 0 while nothing is on its way
         while pipe.direct and not pipe.queue and not pipe.heard:
             self._timed = False  # before the look, so that whoever sends behind it says so
             flying, now = bool(pipe.flying), clock()

@@ -81,7 +81,7 @@ class Wire:
                     rest, self._rest = self._rest, b""
                     self._write(rest + self._later.popleft())
             finally:
-                self._lock.release()
+                self._release()
 
     def _write_lines(self, lines: Iterable[bytes]) -> None:
         self.write(b"".join(lines))
@@ -95,7 +95,7 @@ class Wire:
             self._more()
         finally:
             self._inside = False
-            self._lock.release()
+            self._release()
 
     def _on_lost(self, error: Exception | None) -> None:
         # whoever is longer at it than this has written already, and does something else now; nobody begins any more

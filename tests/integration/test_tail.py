@@ -24,6 +24,12 @@ async def shown(connection, start=ALL, **options):
     return await Viewer(connection, start, **{"follow": False} | options).end()
 
 
+async def given(queue):
+    """What somebody puts into a queue, as notices of a tail's caller."""
+    while True:
+        yield await queue.get()
+
+
 async def three_epochs(connection):
     """Run 1 in two epochs, run 2 in one: events 1…2000, 2001…2011, 2012…2061; with another process between."""
     log, other = RawLog(connection, NAMES, A), RawLog(connection, NAMES, B)
@@ -113,12 +119,7 @@ async def test_what_comes_straight_comes_in_its_place(connection):
     await log.claim()
     await log.emit(3)
     said = asyncio.Queue()
-
-    async def notices():
-        while True:
-            yield await said.get()
-
-    straight, mixed = Viewer(connection), Viewer(connection, notices=notices())
+    straight, mixed = Viewer(connection), Viewer(connection, notices=given(said))
     detour = Viewer(connection, detour=True)
     viewers = straight, mixed, detour
     for viewer in viewers:
@@ -383,12 +384,7 @@ async def test_notices_of_the_caller_are_mixed_in(connection):
     await log.claim()
     await log.emit(1)
     say = asyncio.Queue()
-
-    async def notices():
-        while True:
-            yield await say.get()
-
-    viewer = Viewer(connection, notices=notices())
+    viewer = Viewer(connection, notices=given(say))
     await viewer.until(lambda: viewer.notices == ["caught_up"])
     say.put_nowait(Notice("unreachable", {"node": "n"}, A))
     await viewer.until(lambda: viewer.notices == ["caught_up", "unreachable"])

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
+from noting import Noting
 from simulated import examples
 
 from natsproc.bus.parsing import ListParser
@@ -13,7 +14,7 @@ from natsproc.bus.parsing import ListParser
 LISTENED = (b"7", b"8")
 
 
-class Heard:
+class Heard(Noting):
     """What a parser tells its client, one thing after the other."""
 
     def __init__(self) -> None:
@@ -22,18 +23,6 @@ class Heard:
 
     async def _process_msg(self, sid, subject, reply, data, headers):
         self.things.append((sid, subject, reply, data, headers or b""))
-
-    async def _process_ping(self):
-        self.things.append("ping")
-
-    async def _process_pong(self):
-        self.things.append("pong")
-
-    async def _process_err(self, text):
-        self.things.append(text)
-
-    async def _process_info(self, info):
-        self.things.append(info)
 
     def listener(self, number):
         return number if number in LISTENED else None

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
+from noting import Noting
 from simulated import examples
 from test_parsing import broken, gap, others, payloads, token
 
@@ -22,7 +23,7 @@ def told(msg) -> tuple[object, ...]:
     return msg._sid, msg.subject, msg.reply, msg.data, msg.headers
 
 
-class Recorder(Client):
+class Recorder(Noting, Client):
     """What nats-py comes to know, one thing after the other; every subscription is its own."""
 
     def __init__(self) -> None:
@@ -53,18 +54,6 @@ class Recorder(Client):
                 self.things.append(told(msg))
             if sid == ONES and msg.data == b"{}":
                 self.things.append(ZeroDivisionError)
-
-    async def _process_ping(self):
-        self.things.append("ping")
-
-    async def _process_pong(self):
-        self.things.append("pong")
-
-    async def _process_err(self, text):
-        self.things.append(text)
-
-    async def _process_info(self, info, initial_connection=False):
-        self.things.append(info)
 
     async def _process_op_err(self, error):
         self.things.append(type(error))

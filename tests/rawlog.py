@@ -108,13 +108,19 @@ class Viewer:
     refused = 4  # every so many-th offer
 
     def __init__(
-        self, connection: Connection, start: Start = ALL, *, detour: bool = False, **options
+        self,
+        connection: Connection,
+        start: Start = ALL,
+        *,
+        address: Address = A,
+        detour: bool = False,
+        **options,
     ) -> None:
         self.items = []
         self.grew = asyncio.Event()
         self.offered = self.straight = 0
         straight = None if detour else self._take
-        self.source = follow(connection, Names(), A, start=start, straight=straight, **options)
+        self.source = follow(connection, Names(), address, start=start, straight=straight, **options)
         self.task = asyncio.create_task(self._run())
 
     async def _run(self):

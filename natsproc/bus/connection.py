@@ -38,7 +38,7 @@ OLDEST = (2, 11)
 CONNECT_TIMEOUT = 5.0
 REFUSED_TIMEOUT = 1.0  # where nothing listens, waiting longer helps nobody
 REQUEST_TIMEOUT = 5.0
-RECONNECT_WAIT = 0.1
+RECONNECT_WAIT = 0.05
 
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription) to \\?\"([^\"\\]+)", re.IGNORECASE)
 

@@ -10,7 +10,8 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
@@ -192,10 +193,17 @@ class _Wait:
             self._wake()
 
     def _wake(self) -> None:
+        if (waits := _held.waits) is not None:
+            waits.append(self)
+            return
         try:
             self._loop.call_soon_threadsafe(self._callback, self, context=self._context)
         except RuntimeError:  # the loop is gone
             pass
+
+    def run_soon(self) -> None:
+        """As it is woken, from its own loop."""
+        self._loop.call_soon(self._callback, self, context=self._context)
 
     def cancel(self, msg: object = None) -> bool:
         """Wake the task if nobody has. Never done here, so that the task itself raises it when it runs."""
@@ -204,3 +212,37 @@ class _Wait:
         return False
 
     def result(self) -> None: ...
+
+
+class _Held(threading.local):
+    waits: list[_Wait] | None = None
+
+
+_held = _Held()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Wake the tasks that this thread wakes inside at the end, each loop by one word.
+
+    A word to another loop is a system call, for which a thread gives the interpreter away: with one for each of many
+    tasks two threads would take turns at every one of them.
+    """
+    waits = _held.waits = []
+    try:
+        yield
+    finally:
+        _held.waits = None
+        loops: dict[asyncio.AbstractEventLoop, list[_Wait]] = {}
+        for wait in waits:
+            loops.setdefault(wait.get_loop(), []).append(wait)
+        for loop, some in loops.items():
+            try:
+                loop.call_soon_threadsafe(_run_soon, some)
+            except RuntimeError:  # the loop is gone
+                pass
+
+
+def _run_soon(waits: list[_Wait]) -> None:
+    for wait in waits:
+        wait.run_soon()

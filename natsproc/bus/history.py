@@ -10,12 +10,12 @@ import asyncio
 import base64
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from nats.aio.msg import Msg
 
-from natsproc.errors import NoServer, ServerUnfit, TimedOut
+from natsproc.errors import NoServer, NotAllowed, ServerUnfit, TimedOut
 from natsproc.protocol.bundle import BUNDLE, StoredEntry, unbundle
 from natsproc.protocol.messages import Entry, encode
 from natsproc.protocol.names import new_token, node_inbox
@@ -23,6 +23,7 @@ from natsproc.protocol.records import Cut
 
 from .bulk import PATIENCE, Answered, Bulk, ReadFailed, new, parse_header_block
 from .connection import ApiError, Connection, NoResponders
+from .joint import Joint
 
 __all__ = ["History", "ReadFailed", "StoredEntry", "shared"]
 
@@ -86,6 +87,11 @@ def shared(make: Callable[[Connection, str], T], connection: Connection, name: s
     return found
 
 
+def _ends(connection: Connection, stream: str) -> set[str]:
+    """Of which subjects the ends are about to be asked for."""
+    return set()
+
+
 class History:
     """Reads of one stream. Direct gets may be answered by a replica that is a little behind its leader."""
 
@@ -93,6 +99,8 @@ class History:
         self.connection = connection
         self.stream = stream
         self._direct = connection.api_subject(f"DIRECT.GET.{stream}")
+        self._joint = Joint.of(connection)
+        self._ends = shared(_ends, connection, stream)
 
     async def last(self, subject: str) -> StoredEntry | None:
         """Return a subject's last entry. Raises: what `Connection.request` raises."""
@@ -131,12 +139,40 @@ class History:
         await asyncio.gather(*(add(subjects[start : start + _SUBJECTS]) for start in starts))
         return found
 
+    async def end_of(self, subject: str) -> int:
+        """Return the position of a subject's last entry, 0 if there is none; whoever asks at the same time asks along.
+
+        Raises: what `last` and `last_of` raise.
+        """
+        self._ends.add(subject)
+        found = (await self._joint.ask(("ends", self.stream), self._ask_ends)).get(subject, 0)
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    async def _ask_ends(self) -> dict[str, int | BaseException]:
+        subjects = list(self._ends)
+        self._ends.clear()
+        if len(subjects) > 1:
+            with suppress(NotAllowed):  # where they are granted one by one
+                return {key: entry.position for key, entry in (await self.last_of(subjects)).items()}
+        found = await asyncio.gather(*map(self.last, subjects), return_exceptions=True)
+        return {
+            subject: last.position if isinstance(last, StoredEntry) else last
+            for subject, last in zip(subjects, found, strict=True)
+            if last is not None
+        }
+
     async def last_from_leader(self, subject: str) -> StoredEntry | None:
         """Return what was stored last for anybody, not what a replica knows; wildcards may be used.
 
         Raises: ApiError, and what `Connection.request` raises.
         """
         return await self._leader_get({"last_by_subj": subject})
+
+    def end_from_leader(self, subject: str) -> asyncio.Future[StoredEntry | None]:
+        """As `last_from_leader`; whoever asks at the same time asks along."""
+        return self._joint.ask(("last", self.stream, subject), lambda: self.last_from_leader(subject))
 
     async def first_from_leader(self, subject: str, at: int = 1) -> StoredEntry | None:
         """Return the first entry at or behind position `at`, as the leader has it. Raises: as the last one."""
@@ -183,7 +219,7 @@ class History:
         await self.connection.wait_connected()
         if upto is None:
             with read_failures():
-                last = await self.last_from_leader(subject)
+                last = await self.end_from_leader(subject)
             upto = last.position if last else 0
         async with aclosing(self._lists(subject, after, upto, ahead)) as lists:
             async for entries in lists:
@@ -231,15 +267,9 @@ class History:
         return [entry for entry in entries if entry.position > after]
 
     def _fetch(self, subject: str, after: int, most: int) -> asyncio.Future[tuple[list[StoredEntry], int]]:
-        async def fetch() -> tuple[list[StoredEntry], int]:
-            body = {"seq": after + 1, "next_by_subj": subject, "batch": most, "max_bytes": _CHUNK_BYTES}
-            async with self.connection.reads:
-                return await self._batch(body)
-
-        fetching = asyncio.ensure_future(fetch())
-        # it may be awaited by nobody
-        fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return fetching
+        body = {"seq": after + 1, "next_by_subj": subject, "batch": most, "max_bytes": _CHUNK_BYTES}
+        question = ("read", self.stream, subject, after, most)
+        return self._joint.ask(question, lambda: self._batch(body), self.connection.reads)
 
     async def _bulk(self, subject: str, after: int, upto: int) -> AsyncGenerator[list[StoredEntry], None]:
         with read_failures():

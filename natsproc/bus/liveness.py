@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from natsproc.protocol.records import Lease, Record
 from .clock import seconds_between
 from .connection import Connection
 from .history import History, StoredEntry
+from .joint import Joint
 from .kv import marker_of
 from .registry import Registry
 from .streams import LEASE_SECONDS, OVERDUE_SECONDS
@@ -109,7 +111,7 @@ async def unreachable_among(
 
 async def unreachable(connection: Connection, names: Names, address: Address) -> AsyncIterator[Notice]:
     """Say each time that the owner of a process has gone without ending its run."""
-    registry = Registry(connection, names)
+    registry, joint = Registry(connection, names), Joint.of(connection)
     look = asyncio.Event()
     look.set()
     reconnected = False
@@ -139,14 +141,15 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
                 reconnected = False
                 await asyncio.sleep(LEASE_SECONDS)
             try:
-                record = await registry.get(address)
+                record = await joint.ask(("record", names.record(address)), lambda: registry.get(address))
                 if record is None or record.ended or said == (record.node, record.epoch):
                     continue
                 if record.node != watched:  # of other nodes, who may be many, nothing is heard
                     await connection.unsubscribe(subscription)
                     watched = record.node
                     subscription = await connection.subscribe(names.lease(sanitize(watched, "node")), heard)
-                gone = await nodes_gone(connection, names, [record.node])
+                ask = partial(nodes_gone, connection, names, [watched])
+                gone = await joint.ask(("gone", names.lease(watched)), ask)
                 if gone and await _is_lost(connection, names, record):
                     said = (record.node, record.epoch)
                     yield Notice("unreachable", {"node": record.node, "epoch": record.epoch}, address)

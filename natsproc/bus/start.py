@@ -20,6 +20,7 @@ from natsproc.protocol.reader import Reader
 from natsproc.protocol.records import Claim, Cut
 
 from .history import History, StoredEntry
+from .joint import Joint
 from .kv import Bucket
 
 _LONG_AGO = 1e9
@@ -37,13 +38,20 @@ class Start:
     run: int | None = None  #: of `run`: that run only; None begins with the latest
 
 
-async def read_claim(claims: Bucket, address: Address) -> tuple[Claim | None, int]:
-    """Return a process's claim, as the leader has it, and its epoch. Raises: as `Bucket.get`; BadPayload."""
-    found = await claims.get(key_of(address), leader=True)
-    if found is None:
-        return None, 0
-    claim = Claim.parse(found.payload)
-    return claim, claim.epoch_at(found.revision)
+def read_claim(claims: Bucket, address: Address) -> asyncio.Future[tuple[Claim | None, int]]:
+    """Return a process's claim, as the leader has it, and its epoch. Raises: as `Bucket.get`; BadPayload.
+
+    Whoever asks at the same time asks along.
+    """
+
+    async def read() -> tuple[Claim | None, int]:
+        found = await claims.get(key_of(address), leader=True)
+        if found is None:
+            return None, 0
+        claim = Claim.parse(found.payload)
+        return claim, claim.epoch_at(found.revision)
+
+    return Joint.of(claims.connection).ask(("claim", claims.name, address), read)
 
 
 async def reader_at(
@@ -54,7 +62,7 @@ async def reader_at(
     The end is None if there may be more that the reader has to see. Listen to what comes live before you call it.
     Raises: NoSuchProcess; BadPayload (the cursor is of another log); and as the reads it takes.
     """
-    last, (claim, _) = await asyncio.gather(history.last_from_leader(subject), read_claim(claims, address))
+    last, (claim, _) = await asyncio.gather(history.end_from_leader(subject), read_claim(claims, address))
     if claim is None and last is None:
         raise NoSuchProcess(f"no process {address} has run here: `natsproc ps -a` shows what has")
     if not (start.kind in ("first", "cursor") or (claim and _cut_of(start, claim))):

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 
-from nats.aio.subscription import Subscription
-
 from natsproc.errors import NoServer, NotAllowed
 from natsproc.protocol.messages import Entry, Event, Notice
 from natsproc.protocol.names import Address, Names
@@ -31,9 +29,8 @@ from natsproc.protocol.reader import (
 from .connection import Connection
 from .history import Ahead, History, ReadFailed, StoredEntry, read_failures
 from .kv import Bucket
-from .parsing import Raw
 from .patience import PATIENCE, insist
-from .republished import placed
+from .republished import Feed, Live
 from .start import Start, read_claim, reader_at
 
 __all__ = ["Start", "follow"]
@@ -110,9 +107,9 @@ class _Tail:
         self._todo: deque[Action] = deque()
         self._reading: AsyncGenerator[list[StoredEntry], None] | None = None
         self._backoff = _BACKOFF
-        self._subscription: Subscription | None = None
+        self._feed: Feed | None = None
         self._unsubscribing: asyncio.Task[None] | None = None
-        self._queue: list[Raw] = []
+        self._queue: list[Live] = []
         self._queued_bytes = 0
         self._heard = asyncio.Event()
         self._listening = False  # and has nothing else to do until something is heard
@@ -139,6 +136,7 @@ class _Tail:
     def deny(self, denial: NotAllowed) -> None:
         """The server does not let us listen: say so at the next step."""
         self._denial = denial
+        Feed.forget(self._connection, self._live)
         self._heard.set()
 
     async def begin(self, start: Start, until_end: bool) -> None:
@@ -215,8 +213,7 @@ class _Tail:
                 cuts = claim.cuts if claim else ()
                 self._apply(self._reader.first(first.position if first else 0, cuts, epoch))
             case AskLast():
-                last = await self._history.last(self._subject)
-                self._apply(self._reader.last(last.position if last else 0))
+                self._apply(self._reader.last(await self._history.end_of(self._subject)))
             case _:
                 await self._unsubscribe()
 
@@ -272,44 +269,41 @@ class _Tail:
     def _hear(self) -> None:
         """Give the reader what came live."""
         heard, self._queue, self._queued_bytes = self._queue, [], 0
-        self._take(placed(heard), live=True)
+        self._take(heard, live=True)
 
-    def _on_live(self, messages: list[Raw]) -> None:
+    def _on_live(self, entries: Sequence[Live]) -> None:
         if self._overflowed:
             return
         if self.straight and self._listening and not self._heard.is_set():
-            messages = self._hand_on(messages, self.straight)
-            if not messages:
+            entries = self._hand_on(entries, self.straight)
+            if not entries:
                 return
-        self._queue += messages
-        self._queued_bytes += sum(len(payload) for _, _, payload, _ in messages)
+        self._queue += entries
+        self._queued_bytes += sum(len(payload) for _, payload, _ in entries)
         if len(self._queue) > BUFFER or self._queued_bytes > _QUEUE_BYTES:
             # nobody takes it: the server need not send what will be read from the log later
             self._overflowed = True
             self._unsubscribing = asyncio.create_task(self._unsubscribe())
         self._heard.set()
 
-    def _hand_on(self, messages: list[Raw], straight: Straight) -> list[Raw]:
+    def _hand_on(self, entries: Sequence[Live], straight: Straight) -> Sequence[Live]:
         """Have what simply follows taken at once, past the task that waits here; return what is left for it."""
-        entries = placed(messages)
-        if len(entries) < len(messages):
-            return messages
         events = self._reader.follow(entries, live=True)
         self._last = self._now()
         if events and not straight(events):
             self.items += events
             self._heard.set()
-        return messages[len(events) :]
+        return entries[len(events) :]
 
     async def _subscribe(self) -> None:
-        if self._follow and not self._subscription:
-            self._subscription = await self._connection.nc.listen_in_lists(self._live, self._on_live)
+        if self._follow and not self._feed:
+            self._feed = await Feed.join(self._connection, self._live, self._on_live)
 
     def _unsubscribe(self) -> Coroutine[None, None, None]:
-        """Forget the subscription and what it brought, at once; what is returned tells the server."""
+        """Leave the feed and forget what it brought, at once; what is returned tells the server."""
         self._queue, self._queued_bytes = [], 0
-        subscription, self._subscription = self._subscription, None
-        return self._connection.unsubscribe(subscription)
+        feed, self._feed = self._feed, None
+        return feed.leave(self._on_live) if feed else self._connection.unsubscribe(None)
 
     def _back(self) -> None:
         self._reconnected = True

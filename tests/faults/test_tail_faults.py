@@ -12,7 +12,7 @@ from natsproc.bus import streams, tail
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.tail import Start, follow
 from natsproc.protocol.messages import Event
-from natsproc.protocol.names import Names
+from natsproc.protocol.names import Address, Names
 
 NAMES = Names()
 ON_BOTH = pytest.mark.parametrize("version", SERVERS, ids=[version or "newest" for version in SERVERS])
@@ -154,8 +154,8 @@ async def test_a_viewer_asleep_past_its_limit_costs_nothing_and_misses_nothing(
 async def test_the_very_last_event_lost_on_the_way(tmp_path, version, monkeypatch, how):
     hear = tail._Tail._on_live
 
-    def lossy(self, messages):
-        hear(self, [message for message in messages if b'"offset":7,' not in message[2]])
+    def lossy(self, entries):
+        hear(self, [entry for entry in entries if b'"offset":7,' not in entry[1]])
 
     monkeypatch.setattr(tail._Tail, "_on_live", lossy)
     async with mesh(tmp_path, version) as (server, log), connected(server.url) as connection:
@@ -255,3 +255,39 @@ async def test_a_history_of_50_000_events(tmp_path, version):
 @pytest.mark.timeout(600)
 async def test_a_history_of_1_000_000_events_in_bounded_memory(tmp_path, version):
     assert await read_long_history(tmp_path, version, 1_000_000) < 200_000  # KB
+
+
+async def test_many_tails_ask_together_after_a_cut(tmp_path, version):
+    """Some are of one log, and one is of another; they ask for the logs' ends and what they missed by few requests."""
+    async with (
+        mesh(tmp_path, version) as (server, log),
+        Link(server.port) as link,
+        connected(link.url) as connection,
+    ):
+        other = RawLog(log.connection, NAMES, Address("default", "b"))
+        await other.claim()
+        viewers = [Viewer(connection, Start("new"), probe=NEVER) for _ in range(30)]
+        viewers.append(Viewer(connection, Start("new"), address=other.address, probe=NEVER))
+        for viewer in viewers:
+            await viewer.until(lambda viewer=viewer: viewer.notices == ["caught_up"])
+        link.cut()
+        await log.emit(50)
+        await other.emit(50)
+        asked, publish = [], connection.publish
+
+        async def counted(subject, *args, **options):
+            asked.append(subject)
+            return await publish(subject, *args, **options)
+
+        connection.publish = counted
+        link.up = True
+        for viewer in viewers:
+            await viewer.until(lambda viewer=viewer: len(viewer.offsets) == 50)
+        assert len(asked) < 30, asked
+        await log.emit(1)
+        await log.end()
+        await other.emit(1)
+        await other.end()
+        for viewer in viewers:
+            await viewer.end()
+            assert viewer.offsets == list(range(1, 53))

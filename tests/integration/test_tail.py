@@ -1,6 +1,7 @@
 """Tails of one process on a real server: where they begin, what they show, when they stop."""
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 from harness import running
@@ -10,7 +11,8 @@ from natsproc.bus import streams
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History
 from natsproc.bus.kv import Bucket
-from natsproc.bus.tail import Start
+from natsproc.bus.republished import Feed
+from natsproc.bus.tail import Start, follow
 from natsproc.errors import BadPayload, NoSuchProcess, NotAllowed
 from natsproc.protocol.messages import Cursor, Event, Notice
 from natsproc.protocol.names import Address, Names, key_of
@@ -300,9 +302,14 @@ async def test_who_may_not_listen_is_told(tmp_path, version, names):
         ]
         await streams.setup(connections[0], names)
         await RawLog(connections[0], names, A).claim()
-        viewer = Viewer(connections[1])
-        with pytest.raises(NotAllowed, match=r"other may not subscribe proc\.default\.a\.live"):
-            await viewer.end()
+        heard = []  # by one who is in no hurry to leave
+        feed = await Feed.join(connections[1], names.live(A), heard.append)
+        for _ in range(2):
+            viewer = Viewer(connections[1])
+            with pytest.raises(NotAllowed, match=r"other may not subscribe proc\.default\.a\.live"):
+                await viewer.end()
+        await feed.leave(heard.append)
+        assert listening(connections[1], names) == 0
         for connection in connections:
             await connection.close()
 
@@ -465,3 +472,82 @@ async def test_runs_are_shown_whole_each_by_itself_and_together_also_after_trimm
             assert viewer.offsets == [o for p, (_, _, o) in kept.items() if p > position]
             viewer = await shown(connection, Start("last", n=len([p for p in kept if p >= position])))
             assert viewer.offsets == [o for p, (_, _, o) in kept.items() if p >= position]
+
+
+def listening(connection, names=NAMES):
+    """How many subscriptions to the live subject there are."""
+    return sum(sub.subject == names.live(A) for sub in connection.nc._subs.values())
+
+
+async def test_all_who_follow_it_over_one_connection_share_a_subscription(connection):
+    log = RawLog(connection, NAMES, A)
+    await log.claim()
+    await log.emit(5)
+    viewers = [Viewer(connection, detour=number % 2 == 0) for number in range(10)]
+    for viewer in viewers:
+        await viewer.until(lambda viewer=viewer: viewer.notices == ["caught_up"])
+    assert listening(connection) == 1
+    for viewer in viewers[:5]:
+        viewer.task.cancel()
+    await asyncio.wait([viewer.task for viewer in viewers[:5]])
+    assert listening(connection) == 1
+    await log.emit(5)
+    late = Viewer(connection, Start("new"))
+    await late.until(lambda: late.notices == ["caught_up"])
+    assert listening(connection) == 1
+    await log.emit(5)
+    await log.end()
+    for viewer in viewers[5:]:
+        await viewer.end()
+        assert viewer.offsets == list(range(1, 17))
+    await late.end()
+    assert late.offsets == [11, 12, 13, 14, 15, 16]
+    assert listening(connection) == 0
+    again = Viewer(connection)
+    await again.end()
+    assert again.offsets == list(range(1, 17))
+
+
+async def test_one_that_does_not_take_what_comes_stops_nobody_else(connection):
+    log = RawLog(connection, NAMES, A)
+    await log.claim()
+    slow = follow(connection, NAMES, A, start=Start("new"))
+    async with aclosing(slow):
+        quick, other = Viewer(connection, Start("new")), Viewer(connection, Start("new"), detour=True)
+        for viewer in (quick, other):
+            await viewer.until(lambda viewer=viewer: viewer.notices == ["caught_up"])
+        assert [item.type for item in await anext(slow)] == ["caught_up"]
+        await log.emit(9000)  # more than are kept for one
+        await log.end()
+        for viewer in (quick, other):
+            await viewer.end()
+            assert viewer.offsets == list(range(1, 9002))
+        offsets = [item.offset async for items in slow for item in items if isinstance(item, Event)]
+        assert offsets == list(range(1, 9002))
+
+
+async def test_what_one_viewer_cannot_bear_the_others_hear(connection):
+    log, heard, errors = RawLog(connection, NAMES, A), [], []
+    await log.claim()
+
+    def fail(entries):
+        raise ValueError("a hearer's own fault")
+
+    connection.nc._error_cb = connection._on_error = lambda error: note(error)
+
+    async def note(error):
+        errors.append(str(error))
+
+    feeds = [await Feed.join(connection, NAMES.live(A), hear) for hear in (fail, heard.extend)]
+    viewer = Viewer(connection, Start("new"))
+    await viewer.until(lambda: viewer.notices == ["caught_up"])
+    await log.emit(3)
+    await log.end()
+    await viewer.end()
+    assert viewer.offsets == [1, 2, 3, 4]
+    assert len(heard) == 4
+    assert set(errors) == {"a hearer's own fault"}
+    assert listening(connection) == 1
+    for feed, hear in zip(feeds, (fail, heard.extend), strict=True):
+        await feed.leave(hear)
+    assert listening(connection) == 0

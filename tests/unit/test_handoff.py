@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from natsproc.bus.handoff import Handoff
+from natsproc.bus.handoff import Handoff, together
 
 
 async def test_every_producer_that_waits_for_room_gets_it():
@@ -179,3 +179,49 @@ async def test_what_lies_there_can_be_taken_after_closing():
     assert await handoff.take() == 1
     with pytest.raises(ValueError, match="why"):
         await handoff.take()
+
+
+async def test_many_are_woken_by_one_word_and_those_who_gave_up_meanwhile_too(monkeypatch):
+    loop, words = asyncio.get_running_loop(), []
+    say = loop.call_soon_threadsafe
+
+    def heard(*call, **options):
+        words.append(call)
+        return say(*call, **options)
+
+    handoffs = [Handoff() for _ in range(5)]
+    waiting = [asyncio.create_task(handoff.take()) for handoff in handoffs[:4]]
+    blocked = asyncio.create_task(asyncio.to_thread(handoffs[4].take_blocking, 30))
+    while not handoffs[4]._wakers:
+        await asyncio.sleep(0)
+    put, go_on = threading.Event(), threading.Event()
+
+    def produce():
+        try:
+            with together():
+                for number, handoff in enumerate(handoffs):
+                    handoff.put(number)
+                put.set()
+                go_on.wait(30)
+                raise ValueError("they are woken all the same")
+        except ValueError:
+            return len(words)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    while not put.is_set():
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        assert await blocked == 4  # a thread is no loop, and is woken at once
+        monkeypatch.setattr(loop, "call_soon_threadsafe", heard)
+        assert not any(task.done() for task in waiting)
+        waiting[1].cancel()
+        await asyncio.sleep(0)
+        assert not waiting[1].done()
+        go_on.set()
+        said = await asyncio.gather(*waiting, return_exceptions=True)
+    producer.join()
+    assert len(words) == 1
+    assert [said[0], *said[2:]] == [0, 2, 3]
+    assert isinstance(said[1], asyncio.CancelledError)
+    assert handoffs[1].take_nowait() == 1

@@ -19,7 +19,7 @@ from natsproc.access.rights import check_rights
 from natsproc.errors import BadName, Error, NoServer, NotAllowed, Refused, TimedOut, TooLarge
 from natsproc.protocol.gate import NODE
 from natsproc.protocol.messages import decode_object
-from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, MAX_NAME, check_name
+from natsproc.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, MAX_NAME, UNIQUE, check_name
 from natsproc.server import joined
 from natsproc.server.home import Home
 from natsproc.server.links import host_of
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DAY = 86400.0
 _KEY = re.compile(r"U[A-Z2-7]{55}")
-LONGEST_OWNER = MAX_NAME - len(NODE) - 6  #: characters
+LONGEST_OWNER = MAX_NAME - len(NODE) - UNIQUE  #: characters
 FOR_EVER = 1 << 40  #: a time until which a key is refused, whatever its JWT says of when it was issued
 LARGEST = 60_000  #: bytes of a JWT that a server with max_control_line 65536 takes
 _UPDATE = "$SYS.REQ.CLAIMS.UPDATE"

@@ -24,7 +24,7 @@ from natsproc.errors import Error
 from natsproc.protocol.gate import NODE
 from natsproc.protocol.landing import check_allow
 from natsproc.protocol.messages import Command, Outcome
-from natsproc.protocol.names import Address, Names, new_token, sanitize
+from natsproc.protocol.names import UNIQUE, Address, Names, new_token, sanitize
 from natsproc.protocol.records import Lease
 
 from .hosted import Hosted
@@ -103,7 +103,7 @@ class Node:
         stem = f"{sanitize(host, 'node')[:40]}-"
         if connection.gated:  # a gate takes no other lease of it
             stem = connection.sender + NODE
-        self.name = stem + new_token(6)
+        self.name = stem + new_token(UNIQUE)
         self.registry = Registry(connection, names)
         self.writer = Writer(connection, names.event_stream)
         self.hosted: dict[Address, Hosted] = {}

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from natsproc.errors import BadPayload, NotAllowed
 
 from .messages import COMMAND, Message, decode_object, encode
-from .names import TOKEN, Address, Names
+from .names import TOKEN, UNIQUE, Address, Names
 from .records import Record
 
 Right = Literal["history", "send", "hold", "own"]
@@ -234,7 +234,7 @@ class _About:
                 kept = _kept(headers, expected=bucket != names.ended, removable=removable)
                 return found[0], found[1], "own", Ask(target, payload, kept)
         if found := self._lease(target):
-            if not re.fullmatch(rf"{self._sender}{NODE}[a-z0-9]{{6}}", found[1]):
+            if not re.fullmatch(rf"{self._sender}{NODE}[a-z0-9]{{{UNIQUE}}}", found[1]):
                 raise _denied(f"the lease of {found[1]!r}, whose node is not {self._sender}'s,")
             return NODES, found[1], "own", Ask(target, payload, _kept(headers, removable=True, expires=True))
         found = self._state(target)

@@ -13,6 +13,7 @@ from functools import cached_property
 from natsproc.errors import BadName
 
 MAX_NAME = 64
+UNIQUE = 10  #: random characters of a made-up name: with six, two of 10,000 would be the same one time in twenty
 TOKEN = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"  #: what a name may be, as a regular expression
 _TOKEN = re.compile(TOKEN)
 _PREFIX = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -51,9 +52,9 @@ def check_pattern(value: str) -> str:
 
 
 def new_id(kind: str) -> str:
-    """Make an id such as `train-k3f9qa` for a process of that kind."""
+    """Make an id such as `train-k3f9qa7xbm` for a process of that kind."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", kind).strip("-_")[:48] or "process"
-    return f"{stem}-{''.join(secrets.choice(_ALPHABET) for _ in range(6))}"
+    return f"{stem}-{new_token(UNIQUE)}"
 
 
 def new_token(length: int = 16) -> str:

@@ -249,7 +249,7 @@ def test_a_foreground_command_on_a_terminal_gets_its_keys(cli: Cli) -> None:
 
 def test_a_foreground_command_without_an_id_says_it(cli: Cli) -> None:
     with cli.terminal("run", "--", "true") as run:
-        run.expect(r"natsproc: running as true-\w{6}\r\n")
+        run.expect(r"natsproc: running as true-\w{10}\r\n")
         assert exit_code(run) == 0
 
 

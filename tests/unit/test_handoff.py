@@ -181,7 +181,7 @@ async def test_what_lies_there_can_be_taken_after_closing():
         await handoff.take()
 
 
-async def test_many_are_woken_by_one_word_and_those_who_gave_up_meanwhile_too(monkeypatch):
+async def test_many_are_woken_by_one_word_and_those_who_gave_up_meanwhile_too(monkeypatch, request):
     loop, words = asyncio.get_running_loop(), []
     say = loop.call_soon_threadsafe
 
@@ -191,6 +191,7 @@ async def test_many_are_woken_by_one_word_and_those_who_gave_up_meanwhile_too(mo
 
     handoffs = [Handoff() for _ in range(5)]
     waiting = [asyncio.create_task(handoff.take()) for handoff in handoffs[:4]]
+    request.addfinalizer(lambda: [task._fut_waiter.run_soon() for task in waiting if not task.done()])
     blocked = asyncio.create_task(asyncio.to_thread(handoffs[4].take_blocking, 30))
     while not handoffs[4]._wakers:
         await asyncio.sleep(0)
@@ -213,15 +214,16 @@ async def test_many_are_woken_by_one_word_and_those_who_gave_up_meanwhile_too(mo
         await asyncio.sleep(0)
     async with asyncio.timeout(10):
         assert await blocked == 4  # a thread is no loop, and is woken at once
-        monkeypatch.setattr(loop, "call_soon_threadsafe", heard)
-        assert not any(task.done() for task in waiting)
-        waiting[1].cancel()
+    monkeypatch.setattr(loop, "call_soon_threadsafe", heard)
+    assert not any(task.done() for task in waiting)
+    waiting[1].cancel()
+    await asyncio.sleep(0)
+    assert not waiting[1].done()
+    go_on.set()
+    while producer.is_alive():
         await asyncio.sleep(0)
-        assert not waiting[1].done()
-        go_on.set()
-        said = await asyncio.gather(*waiting, return_exceptions=True)
-    producer.join()
     assert len(words) == 1
+    said = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
     assert [said[0], *said[2:]] == [0, 2, 3]
     assert isinstance(said[1], asyncio.CancelledError)
     assert handoffs[1].take_nowait() == 1

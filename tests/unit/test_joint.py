@@ -86,6 +86,20 @@ async def test_with_the_last_asker_the_question_goes(sent):
     assert not joint._waiting
 
 
+async def test_what_was_given_up_before_its_turn_is_not_joined():
+    bus, joint, turn = Bus(), Joint(), asyncio.Semaphore(1)
+    bus.answer.set_result(None)
+    async with turn:
+        given_up = [joint.ask("q", bus.send, turn) for _ in range(2)]
+        await turns()
+        for asker in given_up:
+            asker.cancel()
+        await turns()
+        again = joint.ask("q", bus.send, turn)
+    assert await again == 1
+    assert not joint._waiting
+
+
 async def test_what_goes_wrong_goes_wrong_for_all_who_asked(caplog):
     joint = Joint()
 

@@ -134,8 +134,9 @@ def test_a_kind_that_is_given_is_taken_as_it_is_or_refused():
 
 
 def test_made_up_names_differ():
-    assert len({new_id("train") for _ in range(500)}) == 500
+    assert len({new_id("train") for _ in range(100_000)}) == 100_000
     assert len({new_token() for _ in range(500)}) == 500
+    assert check_name(new_id("x" * 1000))
     assert check_name(new_token(24)) != new_token(24)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import compileall
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,8 @@ from . import measures
 from .harness import Scale, measure, turns
 from .report import in_markdown, keep, machine, record
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
 ROUNDS: dict[Scale, int] = {"full": 5, "quick": 1, "toy": 1}
 
 
@@ -52,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         for section in sections:
             section.contenders = [c for c in section.contenders if any(part in c.name for part in wanted)]
     sections = [section for section in sections if section.contenders]
+    for package in (HERE, HERE.parent / "natsproc", HERE.parent / "cli"):
+        compileall.compile_dir(package, quiet=1)  # as pip does it, which has installed the peers
     failed, began = False, time.monotonic()
     columns = TextColumn("{task.description:45.45}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

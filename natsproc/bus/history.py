@@ -37,6 +37,11 @@ _SUBJECTS = 1000  # the server takes 1,024 in one request
 _NO_MESSAGE = 10037
 _UNAVAILABLE = 503
 _FIELD = re.compile(rb"\r\n([^:\r]+): ([^\r]*)")
+_SAID = (b"Nats-Subject", b"Nats-Sequence", b"Nats-Time-Stamp", b"Nats-Last-Sequence")
+_PLAIN = re.compile(  # as nats-server answers of an entry without headers
+    rb"NATS/1\.0\r\nNats-Stream: [^\r\n]*\r\nNats-Subject: ([^\r\n]*)\r\nNats-Sequence: (\d+)\r\n"
+    rb"Nats-Time-Stamp: ([^\r\n]*)\r\nNats-Num-Pending: \d+\r\nNats-Last-Sequence: (\d+)\r\n\r\n"
+)
 
 
 def entry_of(msg: Msg) -> StoredEntry | None:
@@ -56,6 +61,14 @@ def _entries_of(msg: Msg) -> tuple[int, list[StoredEntry]]:
     if BUNDLE in headers:
         return unbundle(msg.data)
     return int(headers.get("Nats-Last-Sequence", 0)), []
+
+
+def _said_of(block: bytes) -> Sequence[bytes] | None:
+    """Subject, position, time, and the position before it among the answers; None if it is a status."""
+    if plain := _PLAIN.fullmatch(block):
+        return plain.groups()
+    fields = dict(_FIELD.findall(block))  # what the server says itself comes last
+    return [fields[name] for name in _SAID] if b"Nats-Sequence" in fields else None
 
 
 @contextmanager
@@ -311,12 +324,11 @@ class History:
                 await self.connection.publish(self._direct, encode(body), reply=reply)
                 while True:
                     for _, _, payload, block in await self._next_reply(lists):
-                        said = dict(_FIELD.findall(block))  # what the server says itself comes last
-                        if b"Nats-Sequence" not in said:
+                        if (said := _said_of(block)) is None:
                             return self._over(entries, await self._status(block))
-                        self._insist_on(int(said[b"Nats-Last-Sequence"]), entries)
-                        position, time = int(said[b"Nats-Sequence"]), said[b"Nats-Time-Stamp"]
-                        entries.append(new(Answered, (position, payload, time, said[b"Nats-Subject"], block)))
+                        subject, position, time, previous = said
+                        self._insist_on(int(previous), entries)
+                        entries.append(new(Answered, (int(position), payload, time, subject, block)))
 
     @asynccontextmanager
     async def _lists_of_answers(self) -> AsyncIterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from natsproc.errors import BadName, BadPayload
 
-from .messages import Cursor, decode_object
+from .messages import Cursor, decode_object, unfrozen
 from .names import Address, check_name
 
 
@@ -175,28 +175,34 @@ class Record:
         """Read a registry record. Raises: BadPayload."""
         raw = decode_object(payload, "registry record")
         try:
-            code, labels, asks, viewers = map(raw.get, ("code", "labels", "asks", "viewers"))
-            return cls(
-                address=Address(check_name(raw["namespace"], "namespace"), check_name(raw["id"])),
-                kind=str(raw["kind"]),
-                node=str(raw["node"]),
-                epoch=int(raw["epoch"]),
-                run=int(raw["run"]),
-                state=str(raw["state"]),
-                started=str(raw["started"]),
-                updated=str(raw["updated"]),
-                labels={str(key): str(value) for key, value in labels.items()} if labels else {},
-                parent=str(raw.get("parent", "")),
-                title=str(raw.get("title", "")),
-                pty=bool(raw.get("pty", False)),
-                allow=tuple(map(str, raw.get("allow") or ())),
-                asks=tuple(dict(ask) for ask in asks) if asks else (),
-                viewers={str(who): int(count) for who, count in viewers.items()} if viewers else {},
-                code=None if code is None else int(code),
-                ended=str(raw.get("ended", "")),
+            get = raw.get
+            code, labels, asks, viewers = map(get, ("code", "labels", "asks", "viewers"))
+            record: Record = _Unfrozen(
+                Address(check_name(raw["namespace"], "namespace"), check_name(raw["id"])),
+                str(raw["kind"]),
+                str(raw["node"]),
+                int(raw["epoch"]),
+                int(raw["run"]),
+                str(raw["state"]),
+                str(raw["started"]),
+                str(raw["updated"]),
+                {str(key): str(value) for key, value in labels.items()} if labels else {},
+                str(get("parent", "")),
+                str(get("title", "")),
+                bool(get("pty", False)),
+                None if code is None else int(code),
+                str(get("ended", "")),
+                tuple(map(str, get("allow") or ())),
+                tuple([dict(ask) for ask in asks]) if asks else (),
+                {str(who): int(count) for who, count in viewers.items()} if viewers else {},
             )
+            record.__class__ = Record
+            return record
         except (BadName, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise BadPayload(f"registry record is not one of ours: {error!r}") from None
+
+
+_Unfrozen = unfrozen(Record)
 
 
 @dataclass(frozen=True, slots=True)

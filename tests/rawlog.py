@@ -9,7 +9,7 @@ from natsproc.bus.connection import Connection
 from natsproc.bus.kv import Bucket
 from natsproc.bus.tail import Start, follow
 from natsproc.errors import Error
-from natsproc.protocol.messages import Event, Notice, encode, encode_event, encode_mark
+from natsproc.protocol.messages import Event, Notice, encode, encode_event, encode_frame, encode_mark
 from natsproc.protocol.names import Address, Names, key_of, new_token, node_inbox
 from natsproc.protocol.records import Claim, Cut
 
@@ -54,7 +54,7 @@ class RawLog:
             self.offset += 1
             offset = self.offset
         data = {"n": offset} if data is None else data
-        return encode_event(offset, self.epoch, self.run, TIME, encode(kind), encode(data))
+        return encode_event(offset, encode_frame(self.epoch, self.run, TIME), encode(kind), encode(data))
 
     async def store(self, payload: bytes) -> int:
         """Store one message, however long it takes, and return its position."""

@@ -322,15 +322,15 @@ class Batch:
         if self._failure:
             return
         messages: list[bytes] = []
-        heads: dict[str, bytes] = {}
         limit, sent = self._pipe.connection.max_payload, self._sent
+        before, head = None, b""
         for lane, _, payload in self._pipe.take(self._room):
-            subject, size = lane.subject, len(payload)
+            size = len(payload)
             if size > limit:
-                self._fail(too_large(subject, payload, limit))
+                self._fail(too_large(lane.subject, payload, limit))
                 break
-            if not (head := heads.get(subject)):
-                head = heads[subject] = f"PUB {subject} {self._stem}.".encode()
+            if lane is not before:
+                before, head = lane, f"PUB {lane.subject} {self._stem}.".encode()
             sent += 1
             messages.append(b"%b%d.1.$FI %d\r\n%b\r\n" % (head, sent, size, payload))
         if messages:

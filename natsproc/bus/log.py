@@ -18,7 +18,7 @@ from natsproc.errors import (
     TooLarge,
 )
 from natsproc.protocol.carried import CARRIED, Carried
-from natsproc.protocol.messages import EXITED, LIFECYCLE, NOTICES, Json, encode, encode_event
+from natsproc.protocol.messages import EXITED, LIFECYCLE, NOTICES, Json, encode, encode_event, encode_frame
 from natsproc.protocol.names import Address, Names
 
 from . import forks
@@ -98,7 +98,9 @@ class EventLog:
         self._claims = shared(Bucket, connection, names.claims)
         self._lane = writer.lane(names.events(address), self._on_refused)
         self._shift = self.offset  # an entry's offset is its number in the lane, once it has one, plus this
-        self._frame = len(encode_event(_WIDEST, epoch, run, now(), b"", b"", b""))
+        self._time = now()  # of the frame
+        self._frame = encode_frame(epoch, run, self._time)
+        self._bare = len(encode_event(_WIDEST, self._frame, b"", b""))  # bytes of an event without its parts
         self._overhead = _HEADERS + 2 * len(self._lane.subject)
         self._lock = threading.RLock()
         self._generation = forks.generation
@@ -183,7 +185,7 @@ class EventLog:
         terminal: bool = False,
     ) -> int:
         body, reason = encode(data), b"" if cause is None else encode(cause)
-        size = self._frame + len(kind) + len(body) + len(reason)
+        size = self._bare + len(kind) + len(body) + len(reason)
         if size > (limit := self._writer.limit - self._overhead):
             raise _too_large(size, limit)
         # before the lock, which another thread may have held at the fork
@@ -212,7 +214,9 @@ class EventLog:
 
     def _place(self, kind: bytes, body: bytes, cause: bytes = b"", copies: Sequence[list[bytes]] = ()) -> int:
         offset = self.offset + 1
-        payload = encode_event(offset, self.epoch, self.run, now(), kind, body, cause)
+        if (time := now()) is not self._time:
+            self._time, self._frame = time, encode_frame(self.epoch, self.run, time)
+        payload = encode_event(offset, self._frame, kind, body, cause)
         self._way.put(payload)
         self.offset = offset
         for copy in copies:

@@ -169,11 +169,10 @@ class Writer:
     @property
     def full(self) -> bool:
         """Whether the buffer has reached its bound; from any thread. Never once it is closed."""
-        return self._holds(self._max_events, self._max_bytes)
-
-    def _holds(self, events: float, size: float) -> bool:
         pipe = self._pipe
-        return (len(pipe.queue) + len(pipe.flying) >= events or pipe.held >= size) and not self._closed
+        most, bytes_most = self._max_events, self._max_bytes
+        full = len(pipe.queue) + len(pipe.flying) >= most or pipe.bytes_in - pipe.bytes_out >= bytes_most
+        return full and not self._closed
 
     @property
     def _waiting(self) -> int:
@@ -181,7 +180,8 @@ class Writer:
 
     async def room(self) -> None:
         """Return when the buffer is well below its bound, so that one waits seldom; or the writer was closed."""
-        while self._holds(self._max_events * _ROOMY, self._max_bytes * _ROOMY):
+        events, size = self._max_events * _ROOMY, self._max_bytes * _ROOMY
+        while (self._waiting >= events or self._pipe.held >= size) and not self._closed:
             await self._next_progress()
 
     async def _next_progress(self) -> None:

@@ -254,13 +254,16 @@ def _whole(number: Json) -> int:
 UNREADABLE: Final = Entry(0, 0, 0, "", "unreadable", None)
 
 
-def encode_event(
-    offset: int, epoch: int, run: int, time: str, kind: bytes, data: bytes, cause: bytes | None = None
-) -> bytes:
-    """Write an event from parts that are JSON already (`kind` and `cause` with their quotes)."""
-    return b'{"offset":%d,"epoch":%d,"run":%d,"time":"%b","type":%b,"data":%b%b}' % (
-        offset, epoch, run, time.encode(), kind, data, b',"cause":' + cause if cause else b"",
-    )  # fmt: skip
+def encode_frame(epoch: int, run: int, time: str) -> bytes:
+    """Write what all events of an epoch have in common that are of one time, for `encode_event`."""
+    return b'"epoch":%d,"run":%d,"time":"%b"' % (epoch, run, time.encode())
+
+
+def encode_event(offset: int, frame: bytes, kind: bytes, data: bytes, cause: bytes = b"") -> bytes:
+    """Write an event from its frame, and parts that are JSON already (`kind` and `cause` with their quotes)."""
+    if cause:
+        return b'{"offset":%d,%b,"type":%b,"data":%b,"cause":%b}' % (offset, frame, kind, data, cause)
+    return b'{"offset":%d,%b,"type":%b,"data":%b}' % (offset, frame, kind, data)
 
 
 def encode_mark(epoch: int, run: int, time: str, nonce: str, node: str) -> bytes:

@@ -14,7 +14,7 @@ from natsproc.bus.control import ServedControl
 from natsproc.bus.kv import Bucket, Conflict
 from natsproc.bus.streams import LEASE_SECONDS
 from natsproc.errors import AlreadyEnded, AlreadyRunning, OwnershipLost, TimedOut
-from natsproc.protocol.messages import Entry, Receipt, encode, encode_event
+from natsproc.protocol.messages import Entry, Receipt, encode, encode_event, encode_frame
 from natsproc.protocol.names import key_of
 from natsproc.protocol.records import Lease
 
@@ -282,7 +282,10 @@ async def test_words_of_a_zombie_and_late_marks_do_not_count(connection, writer)
     subject = NAMES.events(A)
     for offset in (2, 3):  # stored behind the heir's mark, and acknowledged
         await connection.store(
-            subject, encode_event(offset, zombie.epoch, 1, zombie.nonce, encode("exited"), encode(COMPLETED))
+            subject,
+            encode_event(
+                offset, encode_frame(zombie.epoch, 1, zombie.nonce), encode("exited"), encode(COMPLETED)
+            ),
         )
     first = (await stored(connection, A))[0]
     await connection.store(subject, first.payload)
@@ -387,7 +390,9 @@ async def test_a_zombie_that_floods_its_subject_keeps_nobody_out(connection, wri
 
     async def flood():
         nonlocal flooded
-        words = [encode_event(n, zombie.epoch, 1, "", encode("n"), b"0") for n in range(2, 2000)]
+        words = [
+            encode_event(n, encode_frame(zombie.epoch, 1, ""), encode("n"), b"0") for n in range(2, 2000)
+        ]
         while True:
             for _ in range(100):
                 await connection.publish(NAMES.events(A), words[flooded % len(words)])

@@ -34,6 +34,7 @@ from natsproc.protocol.messages import (
     decode_object,
     encode,
     encode_event,
+    encode_frame,
     encode_mark,
     next_event,
 )
@@ -155,8 +156,8 @@ def test_what_cannot_be_a_cursor(text):
 @given(positive, positive, positive, texts.filter(lambda t: t != "mark"), values, st.none() | texts)
 def test_events_round_trip(offset, epoch, run, kind, data, cause):
     payload = encode_event(
-        offset, epoch, run, "2026-01-31T00:00:00.000Z", encode(kind), encode(data),
-        None if cause is None else encode(cause),
+        offset, encode_frame(epoch, run, "2026-01-31T00:00:00.000Z"), encode(kind), encode(data),
+        b"" if cause is None else encode(cause),
     )  # fmt: skip
     entry = Entry.parse(payload)
     assert entry == Entry(epoch, run, offset, "2026-01-31T00:00:00.000Z", kind, data, cause)
@@ -364,7 +365,7 @@ def test_what_was_written_can_be_read(value):
         data = encode({"result": value})
     except BadPayload:
         return
-    assert Entry.parse(encode_event(1, 5, 1, "", b'"exited"', data)).data == {"result": value}
+    assert Entry.parse(encode_event(1, encode_frame(5, 1, ""), b'"exited"', data)).data == {"result": value}
 
 
 def test_deep_enough_for_people():
@@ -416,7 +417,7 @@ def test_the_next_event_is_read_as_any_entry_is(payload, offset):
 @given(objects, st.none() | texts)
 def test_an_event_that_follows_is_read_at_once(data, cause):
     payload = encode_event(
-        7, 5, 1, "now", b'"output"', encode(data), None if cause is None else encode(cause)
+        7, encode_frame(5, 1, "now"), b'"output"', encode(data), b"" if cause is None else encode(cause)
     )
     assert next_event(payload, 5, 7, 9, None) == Event(7, 5, 1, "now", "output", data, cause, 9)
     for epoch, offset in ((5, 8), (6, 7), (5, None)):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from natsproc.bus.bulk import StoredEntry
 from natsproc.bus.claims import _Reading
 from natsproc.protocol.carried import Carried
-from natsproc.protocol.messages import encode, encode_event, encode_mark
+from natsproc.protocol.messages import encode, encode_event, encode_frame, encode_mark
 from natsproc.protocol.records import Claim, Cut, Place
 
 EPOCH = 7
@@ -50,7 +50,9 @@ class Owner:
     def store(self, number: int) -> None:
         for _ in range(min(number, self.last - self.sent)):
             self.sent += 1
-            payload = encode_event(self.sent, EPOCH, 1, NOW, encode("received"), encode(self.data(self.sent)))
+            payload = encode_event(
+                self.sent, encode_frame(EPOCH, 1, NOW), encode("received"), encode(self.data(self.sent))
+            )
             self.stream.append(StoredEntry(len(self.stream) * 3, payload, NOW, "s", None))
             self.counted += self.sent == self.counted + 1
 

@@ -59,7 +59,7 @@ class Interruptions:
         self._main: Scope[Any] | None = None
         self._scopes: list[Scope[Any]] = []  # open ones, in order of entry, without the main scope
         self._orders: list[Order] = []  # not settled yet
-        self._turns: list[int] = []  # that were begun, by their numbers
+        self.begun: list[int] = []  #: turns, by their numbers
         self._ended = self._forced = False
         self.reset()
         _all.add(self)
@@ -244,7 +244,7 @@ class Interruptions:
         with self._changed:
             if scope.turn is not None:
                 scope.turn.begin()  # whoever has read of it finds it open
-                self._turns.append(scope.turn.number)
+                self.begun.append(scope.turn.number)
             scope.runner, scope.outer, scope.open = runner, innermost.get(), True
             innermost.set(scope)
             if not scope.main:
@@ -306,7 +306,7 @@ class Interruptions:
             self._changed.notify_all()
 
     def _no_such_turn(self, turn: int) -> Outcome:
-        if turn in self._turns:
+        if turn in self.begun:
             return Outcome("too_late", f"turn {turn} is over")
         return Outcome(
             "too_late", f"there has been no turn {turn} under this owner; `natsproc tail` shows them"

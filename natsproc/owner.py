@@ -114,7 +114,7 @@ class Core:
         self._appended += 1
         if not isinstance(type, str):
             type, data = typed(type, data)
-        if turns := open_turns(self._interruptions):
+        if self._interruptions.begun and (turns := open_turns(self._interruptions)):
             cause = turns[0].cause if cause is None else cause
             return self._log.append(type, data, cause, [turn.written for turn in turns])
         return self._log.append(type, data, cause)

@@ -33,7 +33,7 @@ STREAMS: list[dict[str, Any]] = [
         **_SETTINGS,
     },
 ]
-FLOW = 500  # as natsproc, so that the server has as much in hand
+FLOW, AHEAD = 500, 4  # as natsproc, so that the server has as much in hand
 
 
 class Ingest:
@@ -57,7 +57,7 @@ class Ingest:
         answer = json.loads(msg.data)
         if answer.get("type") == "ack":
             self._stored = int(answer["seq"])
-            self._limit = self._stored + 2 * int(answer["msgs"])
+            self._limit = self._stored + AHEAD * int(answer["msgs"])
         elif "batch" in answer:
             self._done = int(answer["count"]) == self._sent
         else:

@@ -251,16 +251,18 @@ class History:
         self, subject: str, after: int, upto: int, ahead: Ahead | None = None
     ) -> AsyncGenerator[list[StoredEntry], None]:
         """As `read`, as some replica has it, and maybe beyond. One list is fetched while another is dealt with."""
-        if ahead and (known := await self._behind(ahead, after)):
-            after = known[-1].position
-            yield known
-        fetching = self._fetch(subject, after, _FEW) if after < upto else None
         long = False
+        if ahead:
+            known, pending = await self._behind(ahead, after)
+            if known:
+                after, long = known[-1].position, self._is_long(pending)
+                yield known
+        fetching = self._fetch(subject, after, _FEW) if after < upto and not long else None
         try:
             while fetching:
                 entries, pending = await fetching
                 after = entries[-1].position if entries else upto
-                long = pending > _CHUNK and not self.connection.gated
+                long = self._is_long(pending)
                 more = pending and after < upto and not long
                 fetching = self._fetch(subject, after, _CHUNK) if more else None
                 yield entries
@@ -272,12 +274,16 @@ class History:
                 async for entries in bulk:
                     yield entries
 
-    async def _behind(self, ahead: Ahead, after: int) -> list[StoredEntry]:
-        """What was fetched ahead of what lies behind position `after`."""
+    def _is_long(self, pending: int) -> bool:
+        """Whether so many more entries are better read by a consumer."""
+        return pending > _CHUNK and not self.connection.gated
+
+    async def _behind(self, ahead: Ahead, after: int) -> tuple[list[StoredEntry], int]:
+        """What was fetched ahead of what lies behind position `after`, and how much more there is."""
         if after < ahead.after:
-            return []
-        entries, _ = await ahead.fetching
-        return [entry for entry in entries if entry.position > after]
+            return [], 0
+        entries, pending = await ahead.fetching
+        return [entry for entry in entries if entry.position > after], pending
 
     def _fetch(self, subject: str, after: int, most: int) -> asyncio.Future[tuple[list[StoredEntry], int]]:
         body = {"seq": after + 1, "next_by_subj": subject, "batch": most, "max_bytes": _CHUNK_BYTES}

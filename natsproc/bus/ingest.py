@@ -28,7 +28,9 @@ SILENCE = 3.0  #: seconds without any answer after which an attempt is given up
 GRACE = 0.1  #: seconds to wait, after an error, for how much was stored before it
 IDLE = 0.005  #: seconds without a new entry after which a batch is committed
 AGE = 0.05  #: seconds without progress after which a batch is committed
-FLOW = 500  #: entries for each acknowledgement of a batch, at most; twice as many keep a server busy
+FLOW = 500  #: entries for each acknowledgement of a batch, at most
+AHEAD = 4  #: acknowledgements that may be due: nats-server gives them by twos when it has had much to do
+BLOCK = 250  #: entries that are sent at once, at most: the server begins with them while the next are made
 WINDOW = 256  #: entries in a window, at most
 WINDOW_BYTES = 128 * 1024  # so small that an entry a stream may find too large has nothing behind it
 
@@ -319,12 +321,17 @@ class Batch:
     async def _fill(self) -> None:
         if self._sent == self._stored:
             self._since = self._clock()
-        if self._failure:
-            return
+        while not self._failure and (taken := self._pipe.take(min(self._room, BLOCK))):
+            await self._send(taken)
+            if len(taken) < BLOCK:
+                break
+            await asyncio.sleep(0)  # in which they leave
+
+    async def _send(self, taken: Sequence[Entry]) -> None:
         messages: list[bytes] = []
         limit, sent = self._pipe.connection.max_payload, self._sent
         before, head = None, b""
-        for lane, _, payload in self._pipe.take(self._room):
+        for lane, _, payload in taken:
             size = len(payload)
             if size > limit:
                 self._fail(too_large(lane.subject, payload, limit))
@@ -339,7 +346,7 @@ class Batch:
 
     @property
     def _room(self) -> int:
-        return max(0, self._stored + 2 * self._flow - self._sent)
+        return max(0, self._stored + AHEAD * self._flow - self._sent)
 
     async def _begin(self, subject: str, payload: bytes) -> None:
         try:

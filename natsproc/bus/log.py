@@ -140,16 +140,49 @@ class EventLog:
         await self._way.room()
 
     def append(
-        self, type: str, data: Json = None, cause: str | None = None, copies: Sequence[list[bytes]] = ()
+        self,
+        type: str,
+        data: Json = None,
+        cause: str | None = None,
+        copies: Sequence[list[bytes]] = (),
+        *,
+        own: bool = False,
     ) -> int:
-        """Write an event of the user's, from any thread, and return its offset; if it is dropped, that of what says so.
+        """Write an event, from any thread, and return its offset; if it is dropped, that of what says so.
 
-        What is written goes to `copies`, too.
+        What is written goes to `copies`, too. One of natsproc's `own` types is never dropped, and nothing follows `exited`.
 
         Raises: BadPayload; TooLarge, and no offset is used; AlreadyEnded; OwnershipLost; why an earlier event
         was refused; Closed.
         """
-        return self._append(type, data, cause, _users_kind(type), copies, self._drop)
+        kind = _kind(type) if own else _users_kind(type)
+        body, reason = encode(data), b"" if cause is None else encode(cause)
+        size = self._bare + len(kind) + len(body) + len(reason)
+        if size > (limit := self._writer.limit - self._overhead):
+            raise _too_large(size, limit)
+        # before the lock, which another thread may have held at the fork
+        if forks.generation != self._generation:
+            raise Closed(f"this is a forked child: {self.address} belongs to its parent")
+        with self._lock:
+            if self._error:
+                raise self._error
+            if self._terminal:
+                raise AlreadyEnded(f"run {self.run} of {self.address} has ended; no event can follow")
+            if self._drop and not own and self._overflow and self._overflow.full:
+                self._dropped = [self._dropped[0] + 1, self._dropped[1] + len(body)]
+                self._overflow.wake()
+                return self.offset + 1
+            if self._dropped[0]:
+                self._say_dropped()
+            offset = self._place(kind, body, reason, copies)
+            if own and type == EXITED:
+                self._terminal = offset
+            if type in CARRIED:
+                self._carried.feed(type, data, offset)
+            if offset >= self._goal:
+                self._goal = _WIDEST
+                self.on_goal()
+            return offset
 
     def append_lifecycle(self, type: str, data: Json = None, *, cause: str | None = None) -> int:
         """Write an event that only natsproc writes; it is never dropped. Raises: as `append`.
@@ -158,7 +191,7 @@ class EventLog:
         """
         if isinstance(data, dict) and data.get("sender") and not self._verified:
             data = {**data, "verified": False}
-        return self._append(type, data, cause, _kind(type))
+        return self.append(type, data, cause, own=True)
 
     @property
     def turns(self) -> bool:
@@ -173,44 +206,6 @@ class EventLog:
         """The offset given last, and what a successor has to know there; from any thread."""
         with self._lock:
             return self.offset, self._carried.copy()
-
-    def _append(
-        self,
-        type: str,
-        data: Json,
-        cause: str | None,
-        kind: bytes,
-        copies: Sequence[list[bytes]] = (),
-        drop: bool = False,
-        terminal: bool = False,
-    ) -> int:
-        body, reason = encode(data), b"" if cause is None else encode(cause)
-        size = self._bare + len(kind) + len(body) + len(reason)
-        if size > (limit := self._writer.limit - self._overhead):
-            raise _too_large(size, limit)
-        # before the lock, which another thread may have held at the fork
-        if forks.generation != self._generation:
-            raise Closed(f"this is a forked child: {self.address} belongs to its parent")
-        with self._lock:
-            if self._error:
-                raise self._error
-            if self._terminal:
-                raise AlreadyEnded(f"run {self.run} of {self.address} has ended; no event can follow")
-            if drop and self._overflow and self._overflow.full:
-                self._dropped = [self._dropped[0] + 1, self._dropped[1] + len(body)]
-                self._overflow.wake()
-                return self.offset + 1
-            if self._dropped[0]:
-                self._say_dropped()
-            offset = self._place(kind, body, reason, copies)
-            if terminal:
-                self._terminal = offset
-            if type in CARRIED:
-                self._carried.feed(type, data, offset)
-            if offset >= self._goal:
-                self._goal = _WIDEST
-                self.on_goal()
-            return offset
 
     def _place(self, kind: bytes, body: bytes, cause: bytes = b"", copies: Sequence[list[bytes]] = ()) -> int:
         offset = self.offset + 1
@@ -296,7 +291,7 @@ class EventLog:
         if refusal and self.ended:
             await self._settle(self._terminal)
             raise refusal
-        offset = self._append(EXITED, data, None, _kind(EXITED), terminal=True)
+        offset = self.append(EXITED, data, own=True)
         await self.flush(offset)
         return offset
 

@@ -9,6 +9,7 @@ from harness import running
 from writing import NAMES, SERVERS, A, B, connected, events, own, stored, until, writing
 
 from natsproc.bus import streams
+from natsproc.bus.clock import now
 from natsproc.errors import AlreadyEnded, BadPayload, Closed, NotAllowed, OwnershipLost, TooLarge
 from natsproc.protocol.messages import LIFECYCLE, NOTICES
 
@@ -56,6 +57,14 @@ async def test_an_event_carries_its_time_and_its_cause(connection, writer):
     assert (second.data, second.cause) == (["ünïcode", 1], '"quoted"')
     assert len(first.time) == len("2026-01-31T23:59:59.123Z")
     assert first.time.endswith("Z")
+    await asyncio.sleep(0.01)  # the passing of time is what is tested
+    before = now()
+    log.append("later")
+    log.append("then")
+    after = now()
+    await log.flush()
+    times = [event.time for event in await events(connection, A)]
+    assert times[1] < before <= times[2] <= times[3] <= after
 
 
 async def test_a_type_is_the_users_own(connection, writer):

@@ -147,12 +147,13 @@ async def test_a_denied_subject_fails_its_lane_only(tmp_path, version, refusals)
             assert await payloads(connection, B) == []
 
 
+@pytest.mark.parametrize("size", [300_000, 1_200_000], ids=["for-the-stream", "for-the-server"])
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "crowd"])
-async def test_an_entry_that_the_stream_finds_too_large_fails_its_lane_only(connection, refusals, alone):
+async def test_an_entry_that_is_too_large_fails_its_lane_only(connection, refusals, alone, size):
     async with writing(connection) as writer:
         a, b = lane_of(writer, A, refusals), lane_of(writer, B, refusals)
         await change_stream(connection, max_msg_size=200_000)
-        before, huge, behind = numbered(1 if alone else 300), b"x" * 300_000, numbered(300)
+        before, huge, behind = numbered(1 if alone else 300), b"x" * size, numbered(600)
         for payload in before:
             b.put(payload)
             a.put(payload)
@@ -165,7 +166,7 @@ async def test_an_entry_that_the_stream_finds_too_large_fails_its_lane_only(conn
         a.put(b"after")
         await b.stored(len(before))
         for number in (refused, b.last):
-            with pytest.raises(TooLarge, match="300000 bytes"):
+            with pytest.raises(TooLarge, match=f"{size} bytes"):
                 await b.stored(number)
         assert [(address, number) for address, _, number in refusals] == [(B, refused)]
         await a.stored(a.last)

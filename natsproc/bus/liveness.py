@@ -8,13 +8,11 @@ time, by the server's clock, or its process does not answer a ping.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import NamedTuple
-
-from nats.aio.msg import Msg
 
 from natsproc.errors import BadName, BadPayload, Closed, Error, NotAllowed
 from natsproc.protocol.messages import Command, Notice
@@ -23,10 +21,12 @@ from natsproc.protocol.records import Lease, Record
 
 from .clock import seconds_between
 from .connection import Connection
+from .feed import Feed
 from .history import History, StoredEntry
 from .joint import Joint
 from .kv import marker_of
-from .registry import Registry
+from .parsing import Raw
+from .registry import Registry, parse_record
 from .streams import LEASE_SECONDS, OVERDUE_SECONDS
 
 PING_SECONDS = 1.0
@@ -109,6 +109,14 @@ async def unreachable_among(
     return {record.address: gone[record.node] for record in suspects if record.address not in alive}
 
 
+def _payloads(messages: list[Raw]) -> list[bytes]:
+    return [payload for _, _, payload, _ in messages]
+
+
+def _records(address: Address, messages: list[Raw]) -> list[Record | None]:
+    return [parse_record(payload, address) for payload in _payloads(messages)]
+
+
 async def unreachable(connection: Connection, names: Names, address: Address) -> AsyncIterator[Notice]:
     """Say each time that the owner of a process has gone without ending its run."""
     registry, joint = Registry(connection, names), Joint.of(connection)
@@ -116,8 +124,8 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
     look.set()
     reconnected = False
 
-    async def heard(msg: Msg) -> None:
-        if not msg.data:  # the marker of an expiry, or a goodbye
+    def heard(payloads: Sequence[bytes]) -> None:
+        if not all(payloads):  # the marker of an expiry, or a goodbye
             look.set()
 
     def back() -> None:
@@ -125,13 +133,14 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
         reconnected = True
         look.set()
 
-    def changed(record: Record | None) -> None:
-        if record is not None and record.node != watched:  # another owner
+    def changed(records: Sequence[Record | None]) -> None:
+        if any(record is not None and record.node != watched for record in records):  # another owner
             look.set()
 
     said: tuple[str, int] | None = None
-    watched, subscription = "", None
-    hearing = await registry.hear(address, changed)
+    watched, lease = "", None
+    record_of = partial(_records, address)
+    own = await Feed.join(connection, names.record(address), record_of, changed)
     forget = connection.on_reconnect(back)
     try:
         while True:
@@ -144,12 +153,14 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
                 record = await joint.ask(("record", names.record(address)), lambda: registry.get(address))
                 if record is None or record.ended or said == (record.node, record.epoch):
                     continue
+                subject = names.lease(sanitize(record.node, "node"))
                 if record.node != watched:  # of other nodes, who may be many, nothing is heard
-                    await connection.unsubscribe(subscription)
+                    if lease:
+                        await lease.leave(heard)
                     watched = record.node
-                    subscription = await connection.subscribe(names.lease(sanitize(watched, "node")), heard)
+                    lease = await Feed.join(connection, subject, _payloads, heard)
                 ask = partial(nodes_gone, connection, names, [watched])
-                gone = await joint.ask(("gone", names.lease(watched)), ask)
+                gone = await joint.ask(("gone", subject), ask)
                 if gone and await _is_lost(connection, names, record):
                     said = (record.node, record.epoch)
                     yield Notice("unreachable", {"node": record.node, "epoch": record.epoch}, address)
@@ -160,5 +171,6 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
                 look.set()
     finally:
         forget()
-        await connection.unsubscribe(hearing)
-        await connection.unsubscribe(subscription)
+        await own.leave(changed)
+        if lease:
+            await lease.leave(heard)

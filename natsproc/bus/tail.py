@@ -27,10 +27,11 @@ from natsproc.protocol.reader import (
 )
 
 from .connection import Connection
+from .feed import Feed
 from .history import Ahead, History, ReadFailed, StoredEntry, read_failures
 from .kv import Bucket
 from .patience import PATIENCE, insist
-from .republished import Feed, Live
+from .republished import Live, placed
 from .start import Start, read_claim, reader_at
 
 __all__ = ["Start", "follow"]
@@ -107,7 +108,7 @@ class _Tail:
         self._todo: deque[Action] = deque()
         self._reading: AsyncGenerator[list[StoredEntry], None] | None = None
         self._backoff = _BACKOFF
-        self._feed: Feed | None = None
+        self._feed: Feed[Live] | None = None
         self._unsubscribing: asyncio.Task[None] | None = None
         self._queue: list[Live] = []
         self._queued_bytes = 0
@@ -297,7 +298,7 @@ class _Tail:
 
     async def _subscribe(self) -> None:
         if self._follow and not self._feed:
-            self._feed = await Feed.join(self._connection, self._live, self._on_live)
+            self._feed = await Feed.join(self._connection, self._live, placed, self._on_live)
 
     def _unsubscribe(self) -> Coroutine[None, None, None]:
         """Leave the feed and forget what it brought, at once; what is returned tells the server."""

@@ -9,9 +9,10 @@ from rawlog import A, RawLog, Viewer
 
 from natsproc.bus import streams
 from natsproc.bus.connection import Connection, Endpoint
+from natsproc.bus.feed import Feed
 from natsproc.bus.history import History
 from natsproc.bus.kv import Bucket
-from natsproc.bus.republished import Feed
+from natsproc.bus.republished import placed
 from natsproc.bus.tail import Start, follow
 from natsproc.errors import BadPayload, NoSuchProcess, NotAllowed
 from natsproc.protocol.messages import Cursor, Event, Notice
@@ -303,7 +304,7 @@ async def test_who_may_not_listen_is_told(tmp_path, version, names):
         await streams.setup(connections[0], names)
         await RawLog(connections[0], names, A).claim()
         heard = []  # by one who is in no hurry to leave
-        feed = await Feed.join(connections[1], names.live(A), heard.append)
+        feed = await Feed.join(connections[1], names.live(A), placed, heard.append)
         for _ in range(2):
             viewer = Viewer(connections[1])
             with pytest.raises(NotAllowed, match=r"other may not subscribe proc\.default\.a\.live"):
@@ -538,7 +539,7 @@ async def test_what_one_viewer_cannot_bear_the_others_hear(connection):
     async def note(error):
         errors.append(str(error))
 
-    feeds = [await Feed.join(connection, NAMES.live(A), hear) for hear in (fail, heard.extend)]
+    feeds = [await Feed.join(connection, NAMES.live(A), placed, hear) for hear in (fail, heard.extend)]
     viewer = Viewer(connection, Start("new"))
     await viewer.until(lambda: viewer.notices == ["caught_up"])
     await log.emit(3)

@@ -87,10 +87,10 @@ class Connection:
         self._waiting: dict[str, Callable[[Msg | Exception], None]] = {}
         self._asking: dict[str, str] = {}  # by token of who waits for the gate's answer, where it was asked
         self._denials: dict[str, list[tuple[str, Callable[[NotAllowed], None]]]] = {}  # by lower-case subject
-        self._on_denial: list[Callable[[str], None]] = []
-        self.shared: dict[tuple[object, str], Any] = {}  #: see history.py
-        self._reconnected: list[Callable[[], None]] = []
-        self._disconnected: list[Callable[[], None]] = []
+        self._on_denial: dict[object, Callable[[str], None]] = {}
+        self.shared: dict[tuple[object, str], Any] = {}  #: by what and for what, what all share who use it
+        self._reconnected: dict[object, Callable[[], None]] = {}
+        self._disconnected: dict[object, Callable[[], None]] = {}
         self._last_error = ""
         self._connected_once = False
         self._hopeless: Callable[[], None] = lambda: None  # called when a first connection is refused
@@ -229,15 +229,15 @@ class Connection:
             raise self._ending()
         await self._up.wait()
 
-    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], object]:
         """Call `callback` after every reconnect; returns how to stop that."""
         return _added(self._reconnected, callback)
 
-    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], object]:
         """Call `callback` whenever the connection is lost; returns how to stop that."""
         return _added(self._disconnected, callback)
 
-    def on_denial(self, callback: Callable[[str], None]) -> Callable[[], None]:
+    def on_denial(self, callback: Callable[[str], None]) -> Callable[[], object]:
         """Call `callback` with every subject that the server denies, in lower case; returns how to stop that."""
         return _added(self._on_denial, callback)
 
@@ -506,12 +506,12 @@ class Connection:
         await self._on_closed()
 
 
-def _added(callbacks: list[C], callback: C) -> Callable[[], None]:
+def _added(callbacks: dict[object, C], callback: C) -> Callable[[], object]:
     """Add one, and return how to take it away again."""
-    callbacks.append(callback)
-    return lambda: callbacks.remove(callback) if callback in callbacks else None
+    callbacks[key := object()] = callback
+    return lambda: callbacks.pop(key, None)
 
 
-def _call(callbacks: list[Callable[P, None]], *args: P.args, **options: P.kwargs) -> None:
-    for callback in callbacks[:]:
+def _call(callbacks: dict[object, Callable[P, None]], *args: P.args, **options: P.kwargs) -> None:
+    for callback in list(callbacks.values()):
         callback(*args, **options)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Generic, TypeVar
 
+import nats.errors
 from nats.aio.subscription import Subscription
+
+from natsproc.errors import Closed
 
 from .connection import Connection
 from .handoff import together
@@ -14,9 +19,16 @@ from .parsing import Raw
 
 T = TypeVar("T")
 
+TURN = 500  #: items that are handed over in one turn of the loop, to all hearers together: some milliseconds
+LATE = 8192  #: items that wait for later turns, at most
+
 
 class Feed(Generic[T]):
-    """One subscription; what it brings is read once, and heard by all who have joined."""
+    """One subscription; what it brings is read once, and heard by all who have joined, in order.
+
+    However many they are, and however much comes, the loop has its turns. Of what comes faster than they hear it what
+    has not been begun is dropped: it is for them to notice.
+    """
 
     def __init__(
         self, connection: Connection, subject: str, read: Callable[[list[Raw]], Sequence[T]]
@@ -24,8 +36,11 @@ class Feed(Generic[T]):
         self._connection = connection
         self._subject = subject
         self._read = read
-        self._hearers: tuple[Callable[[Sequence[T]], object], ...] = ()
+        self._hearers: dict[Callable[[Sequence[T]], object], None] = {}  # in the order of joining
         self._subscription: Subscription | None = None
+        self._late: deque[Sequence[T]] = deque()
+        self._rounds: Iterator[None] | None = None  # of what is being handed over
+        self._unwatch = connection.on_denial(self._denied)
 
     @classmethod
     async def join(
@@ -41,31 +56,77 @@ class Feed(Generic[T]):
         """
         feed: Feed[T] = connection.shared.get((Feed, subject)) or cls(connection, subject, read)
         connection.shared[Feed, subject] = feed
-        feed._hearers += (hear,)
+        feed._hearers[hear] = None
         if len(feed._hearers) == 1:
-            feed._subscription = await connection.nc.listen_in_lists(subject, feed._hear)
+            try:
+                feed._subscription = await connection.nc.listen_in_lists(subject, feed._hear)
+            except nats.errors.ConnectionClosedError:
+                await feed.leave(hear)
+                await connection.wait_connected()  # which says why
+                raise Closed("the connection is closed") from None
         return feed
 
     def leave(self, hear: Callable[[Sequence[T]], object]) -> Coroutine[None, None, None]:
         """Hear no more, at once; what is returned tells the server, if nobody else listens."""
-        self._hearers = tuple(other for other in self._hearers if other != hear)
+        self._hearers.pop(hear, None)
         subscription = None
         if not self._hearers:
-            if self._connection.shared.get((Feed, self._subject)) is self:
-                self.forget(self._connection, self._subject)
+            self._forget()
+            self._unwatch()
             subscription, self._subscription = self._subscription, None
         return self._connection.unsubscribe(subscription)
 
-    @staticmethod
-    def forget(connection: Connection, subject: str) -> None:
-        """Have whoever joins from now on subscribe anew, because the server has refused the subscription that there is."""
-        connection.shared.pop((Feed, subject), None)
+    def _denied(self, subject: str) -> None:
+        if subject == self._subject.lower():
+            self._forget()
+
+    def _forget(self) -> None:
+        """Have whoever joins from now on subscribe anew: what the server has refused brings nothing."""
+        if self._connection.shared.get((Feed, self._subject)) is self:
+            del self._connection.shared[Feed, self._subject]
 
     def _hear(self, messages: list[Raw]) -> None:
-        found = self._read(messages)
-        with together() if len(self._hearers) > 1 else nullcontext():
-            for hear in self._hearers if found else ():
-                try:
-                    hear(found)
-                except Exception as error:  # the others hear it all the same
-                    self._connection.nc.failed(error)
+        if not (found := self._read(messages)):
+            return
+        if self._rounds:
+            self._late.append(found)
+            if sum(map(len, self._late)) > LATE:
+                self._late.clear()
+        elif len(found) * len(self._hearers) <= TURN:
+            with together() if len(self._hearers) > 1 else nullcontext():
+                for hear in tuple(self._hearers):  # who hears it may leave
+                    self._tell(hear, found)
+        else:
+            self._late.append(found)
+            self._rounds = self._in_rounds()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        assert self._rounds
+        with together():
+            if next(self._rounds, self) is self:
+                self._rounds = None
+                return
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _in_rounds(self) -> Iterator[None]:
+        """Hand over what there is, with a pause behind each so many items."""
+        told = 0
+        while self._late:
+            found = self._late.popleft()
+            step = max(1, TURN // max(1, len(self._hearers)))
+            for start in range(0, len(found), step):
+                part = found[start : start + step]
+                for hear in tuple(self._hearers):
+                    if told >= TURN:
+                        told = 0
+                        yield
+                    if hear in self._hearers:
+                        self._tell(hear, part)
+                        told += len(part)
+
+    def _tell(self, hear: Callable[[Sequence[T]], object], found: Sequence[T]) -> None:
+        try:
+            hear(found)
+        except Exception as error:  # the others hear it all the same
+            self._connection.nc.failed(error)

@@ -10,7 +10,14 @@ import asyncio
 import base64
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from typing import Any, NamedTuple, TypeVar
 
 from nats.aio.msg import Msg
@@ -23,7 +30,7 @@ from natsproc.protocol.records import Cut
 
 from .bulk import PATIENCE, Answered, Bulk, ReadFailed, new, parse_header_block
 from .connection import ApiError, Connection, NoResponders
-from .joint import Joint
+from .joint import Joint, another
 
 __all__ = ["History", "ReadFailed", "StoredEntry", "shared"]
 
@@ -100,11 +107,6 @@ def shared(make: Callable[[Connection, str], T], connection: Connection, name: s
     return found
 
 
-def _ends(connection: Connection, stream: str) -> set[str]:
-    """Of which subjects the ends are about to be asked for."""
-    return set()
-
-
 class History:
     """Reads of one stream. Direct gets may be answered by a replica that is a little behind its leader."""
 
@@ -113,7 +115,6 @@ class History:
         self.stream = stream
         self._direct = connection.api_subject(f"DIRECT.GET.{stream}")
         self._joint = Joint.of(connection)
-        self._ends = shared(_ends, connection, stream)
 
     async def last(self, subject: str) -> StoredEntry | None:
         """Return a subject's last entry. Raises: what `Connection.request` raises."""
@@ -134,8 +135,13 @@ class History:
         async with self.there():
             return entry_of(await self.connection.request(subject, body, node=True))
 
-    async def last_of(self, subjects: Sequence[str]) -> dict[str, StoredEntry]:
-        """Return the last entries of many literal subjects, a thousand a request. Raises: ReadFailed."""
+    async def last_of(
+        self, subjects: Sequence[str], *, turn: AbstractAsyncContextManager[Any] | None = None
+    ) -> dict[str, StoredEntry]:
+        """Return the last entries of many literal subjects, a thousand a request, which take turns with long reads.
+
+        They have a `turn` of their own if one is given. Raises: ReadFailed.
+        """
         found: dict[str, StoredEntry] = {}
         read = self._batch if self.connection.gated else self._batch_in_lists
 
@@ -143,7 +149,7 @@ class History:
             body = {"multi_last": list(some), "max_bytes": _CHUNK_BYTES}
             pending, behind = 1, 0
             while pending:
-                async with self.connection.reads:
+                async with turn or self.connection.reads:
                     entries, pending = await read(body | {"seq": behind + 1} if behind else body)
                 found.update((entry.subject, entry) for entry in entries)
                 behind = entries[-1].position if entries else 0
@@ -157,18 +163,18 @@ class History:
 
         Raises: what `last` and `last_of` raise.
         """
-        self._ends.add(subject)
-        found = (await self._joint.ask(("ends", self.stream), self._ask_ends)).get(subject, 0)
+        ends = await self._joint.ask_about(("ends", self.stream), subject, self._ask_ends)
+        found = ends.get(subject, 0)
         if isinstance(found, BaseException):
-            raise found
+            raise another(found)
         return found
 
-    async def _ask_ends(self) -> dict[str, int | BaseException]:
-        subjects = list(self._ends)
-        self._ends.clear()
+    async def _ask_ends(self, subjects: Sequence[str]) -> dict[str, int | BaseException]:
         if len(subjects) > 1:
             with suppress(NotAllowed):  # where they are granted one by one
-                return {key: entry.position for key, entry in (await self.last_of(subjects)).items()}
+                # at once: a tail that waits for this shows nothing meanwhile, and long reads may take seconds
+                last = await self.last_of(subjects, turn=nullcontext())
+                return {subject: entry.position for subject, entry in last.items()}
         found = await asyncio.gather(*map(self.last, subjects), return_exceptions=True)
         return {
             subject: last.position if isinstance(last, StoredEntry) else last

@@ -7,7 +7,7 @@ than what is asked for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
@@ -15,12 +15,17 @@ from typing import Any, TypeVar
 from .connection import Connection
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Hashable)
 
 
 class _Asking:
-    def __init__(self, answer: asyncio.Task[Any]) -> None:
-        self.answer = answer
-        self.askers = 0
+    """A question, and who waits for the answer."""
+
+    answer: asyncio.Task[Any]
+
+    def __init__(self) -> None:
+        self.parts: dict[Any, None] = {}
+        self.askers: list[asyncio.Future[Any]] = []
 
 
 class Joint:
@@ -43,29 +48,70 @@ class Joint:
     ) -> asyncio.Future[T]:
         """Ask by `send`, in the loop's next turn, and once it is one's `turn`; or join those who have asked before that.
 
-        Each gets a future of its own. With the last one cancelled, the question is, too.
+        Each gets a future of its own, and an exception of its own. With the last one cancelled, the question is, too.
         """
+        return self.ask_about(question, None, lambda _: send(), turn)
 
-        async def asked() -> T:
-            async with turn or nullcontext():
-                if self._waiting.get(question) is asking:
-                    del self._waiting[question]
-                return await send()
-
+    def ask_about(
+        self,
+        question: Hashable,
+        part: P,
+        send: Callable[[Sequence[P]], Awaitable[T]],
+        turn: AbstractAsyncContextManager[Any] | None = None,
+    ) -> asyncio.Future[T]:
+        """As `ask`; `send` gets the parts of all who ask it, each part once."""
         asking = self._waiting.get(question)
         if asking is None:
-            asking = self._waiting[question] = _Asking(asyncio.create_task(asked()))
-        asking.askers += 1
-        answer = asyncio.shield(asking.answer)
-        answer.add_done_callback(partial(self._over, question, asking))
-        return answer
+            asking = self._waiting[question] = _Asking()
+            asking.parts[part] = None
+            asking.answer = asyncio.create_task(self._send(question, asking, send, turn or nullcontext()))
+            asking.answer.add_done_callback(partial(_tell, asking))
+        asking.parts[part] = None
+        asker: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        asking.askers.append(asker)
+        asker.add_done_callback(partial(self._over, question, asking))
+        return asker
 
-    def _over(self, question: Hashable, asking: _Asking, answer: asyncio.Future[Any]) -> None:
-        if not answer.cancelled():
-            answer.exception()  # it may be awaited by nobody
-            return
-        asking.askers -= 1
-        if not asking.askers:
+    async def _send(
+        self,
+        question: Hashable,
+        asking: _Asking,
+        send: Callable[[Sequence[P]], Awaitable[T]],
+        turn: AbstractAsyncContextManager[Any],
+    ) -> T:
+        async with turn:
+            self._close(question, asking)
+            return await send(list(asking.parts))
+
+    def _close(self, question: Hashable, asking: _Asking) -> None:
+        if self._waiting.get(question) is asking:
+            del self._waiting[question]
+
+    def _over(self, question: Hashable, asking: _Asking, asker: asyncio.Future[Any]) -> None:
+        if not asker.cancelled():
+            asker.exception()  # it may be awaited by nobody
+        elif not asking.answer.done() and all(other.cancelled() for other in asking.askers):
             asking.answer.cancel()
-            if self._waiting.get(question) is asking:
-                del self._waiting[question]
+            self._close(question, asking)
+
+
+def _tell(asking: _Asking, answer: asyncio.Task[Any]) -> None:
+    error = None if answer.cancelled() else answer.exception()
+    for asker in asking.askers:
+        if asker.done():
+            continue
+        if answer.cancelled():
+            asker.cancel()
+        elif error is None:
+            asker.set_result(answer.result())
+        else:
+            asker.set_exception(error)
+            error = another(error)
+
+
+def another(error: BaseException) -> BaseException:
+    """The same error once more: what is raised in several places has its traceback, and its notes, for each."""
+    copy = error.__class__.__new__(error.__class__, *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy

@@ -160,7 +160,7 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
                     watched = record.node
                     lease = await Feed.join(connection, subject, _payloads, heard)
                 ask = partial(nodes_gone, connection, names, [watched])
-                gone = await joint.ask(("gone", subject), ask)
+                gone = await joint.ask(("gone", names.leases, watched), ask)
                 if gone and await _is_lost(connection, names, record):
                     said = (record.node, record.epoch)
                     yield Notice("unreachable", {"node": record.node, "epoch": record.epoch}, address)

@@ -125,8 +125,11 @@ class _Tail:
             forget()
         if self._ahead:
             self._ahead.fetching.cancel()
-        await self._stop_reading()
-        await self._unsubscribe()
+        leaving = self._unsubscribe()
+        try:
+            await self._stop_reading()
+        finally:
+            await leaving
 
     async def relay(self, notices: AsyncIterator[Notice]) -> None:
         """Mix in what the caller has to say."""
@@ -137,7 +140,6 @@ class _Tail:
     def deny(self, denial: NotAllowed) -> None:
         """The server does not let us listen: say so at the next step."""
         self._denial = denial
-        Feed.forget(self._connection, self._live)
         self._heard.set()
 
     async def begin(self, start: Start, until_end: bool) -> None:

@@ -12,12 +12,12 @@ from natsproc.bus.bulk import Bulk
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History, ReadFailed
 from natsproc.bus.kv import Bucket
-from natsproc.errors import NoMesh
+from natsproc.errors import NoMesh, NotAllowed
 from natsproc.protocol.messages import Entry
 from natsproc.protocol.names import Address, Names
 
 NAMES = Names()
-A, B = Address("default", "a"), Address("default", "b")
+A, B, C = (Address("default", id) for id in "abc")
 OPTIONS = {version or "newest": {"version": version} for version in SERVERS} | {
     "newest with new acks": {"extra": "feature_flags { js_ack_fc_v2: true }"}
 }
@@ -419,3 +419,52 @@ async def test_all_keys_of_a_large_bucket_while_some_of_them_change(connection):
         stop.set()
         await churning
     assert len(await bucket.all()) == 4000
+
+
+async def test_ends_are_asked_for_together_and_where_that_is_denied_one_by_one(tmp_path, version, names):
+    direct = f"$JS.API.DIRECT.GET.{names.event_stream}"
+    denied = f'"{direct}", "{direct}.{names.events(C)}"'
+    permissions = (
+        'authorization { users = [ { user: "all", password: "x" }, '
+        f'{{ user: "some", password: "x", permissions {{ publish {{ deny: [{denied}] }} }} }} ] }}'
+    )
+    with running(tmp_path / "nats", version, extra=permissions) as server:
+        everyone, some = [
+            await Connection.open(
+                Endpoint((server.url,), sender=user, options={"user": user, "password": "x"})
+            )
+            for user in ("all", "some")
+        ]
+        await streams.setup(everyone, names)
+        for address in (A, B, C, A):
+            await everyone.store(names.events(address), b"x")
+        nobody = names.events(Address("default", "nobody"))
+        subjects = [*map(names.events, (A, B, C)), nobody, names.events(A)]
+        asked, publish = [], everyone.publish
+
+        async def counted(subject, *args, **options):
+            asked.append(subject)
+            await publish(subject, *args, **options)
+
+        everyone.publish = counted
+        history = History(everyone, names.event_stream)
+        ends = await asyncio.gather(*map(history.end_of, subjects))
+        assert ends == [4, 2, 3, 0, 4]
+        assert len(asked) == 1
+        history = History(some, names.event_stream)
+        ends = await asyncio.gather(*map(history.end_of, [*subjects, subjects[2]]), return_exceptions=True)
+        assert [*ends[:2], *ends[3:5]] == [4, 2, 0, 4]
+        assert isinstance(ends[2], NotAllowed)
+        assert isinstance(ends[5], NotAllowed)
+        assert ends[2] is not ends[5]
+        for connection in (everyone, some):
+            await connection.close()
+
+
+async def test_the_end_of_a_log_does_not_wait_for_long_reads(mesh):
+    for address in (A, B):
+        await mesh.store(NAMES.events(address), b"x")
+    history = History(mesh, NAMES.event_stream)
+    async with mesh.reads, mesh.reads, asyncio.timeout(10):
+        ends = await asyncio.gather(*(history.end_of(NAMES.events(address)) for address in (A, B)))
+    assert ends == [1, 2]

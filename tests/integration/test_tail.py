@@ -411,7 +411,8 @@ async def test_a_closed_tail_leaves_nothing_behind(connection):
         viewer.task.cancel()
         await asyncio.wait([viewer.task])
         assert len(connection.nc._subs) == subscriptions
-    assert connection._reconnected == connection._disconnected == []
+    assert connection._reconnected == connection._disconnected == connection._on_denial == {}
+    assert not [what for what, _ in connection.shared if what is Feed]
     async with asyncio.timeout(4):
         while (await connection.api(f"STREAM.INFO.{NAMES.event_stream}"))["state"]["consumer_count"]:
             await asyncio.sleep(0.01)

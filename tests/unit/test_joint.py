@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
 from natsproc.bus.joint import Joint
+from natsproc.errors import NotAllowed
 
 
 class Bus:
@@ -86,6 +88,28 @@ async def test_with_the_last_asker_the_question_goes(sent):
     assert not joint._waiting
 
 
+async def test_what_is_asked_about_comes_together_each_part_once():
+    joint, sent = Joint(), []
+
+    async def send(parts):
+        sent.append(parts)
+        return {part: len(part) for part in parts}
+
+    asked = [joint.ask_about("lengths", part, send) for part in ("a", "bb", "a", "ccc")]
+    asked[3].cancel()
+    assert await asyncio.gather(*asked[:3]) == [{"a": 1, "bb": 2, "ccc": 3}] * 3
+    assert await joint.ask_about("lengths", "d", send) == {"d": 1}
+    assert sent == [["a", "bb", "ccc"], ["d"]]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks are never eager here")
+async def test_an_eager_loop_asks_at_once():
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    bus, joint = Bus(), Joint()
+    bus.answer.set_result(None)
+    assert [await joint.ask("q", bus.send) for _ in range(2)] == [1, 2]
+
+
 async def test_what_was_given_up_before_its_turn_is_not_joined():
     bus, joint, turn = Bus(), Joint(), asyncio.Semaphore(1)
     bus.answer.set_result(None)
@@ -104,12 +128,16 @@ async def test_what_goes_wrong_goes_wrong_for_all_who_asked(caplog):
     joint = Joint()
 
     async def fail():
-        raise ValueError("why")
+        raise NotAllowed("why", subject="s")
 
-    asked = [joint.ask("q", fail) for _ in range(3)]
-    for answer in asked[:2]:
-        with pytest.raises(ValueError, match="why"):
+    asked, errors = [joint.ask("q", fail) for _ in range(4)], []
+    for answer in asked[:3]:
+        with pytest.raises(NotAllowed, match="why") as raised:
             await answer
-    del asked, answer  # the third is awaited by nobody, and says nothing of it
+        errors.append(raised.value)
+        raised.value.add_note("its own")
+    assert len({id(error) for error in errors}) == 3
+    assert {(error.subject, tuple(error.__notes__)) for error in errors} == {("s", ("its own",))}
+    del asked, answer  # the fourth is awaited by nobody, and says nothing of it
     await turns()
     assert not caplog.records

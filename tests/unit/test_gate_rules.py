@@ -107,7 +107,7 @@ HISTORY = "proc.default.build.history.alice"
         (f"$O.PROC_STATES.C.{STATE}", b"\x00", OWN),
         (f"$O.PROC_STATES.M.{META}", b"{}", OWN),
         ("$KV.PROC_ENDED.default.build", RECORD, OWN),
-        ("$KV.PROC_LEASES.alice_n_abc234", b"{}", "proc._nodes.alice_n_abc234.own.alice"),
+        ("$KV.PROC_LEASES.alice_n_abc2345678", b"{}", "proc._nodes.alice_n_abc2345678.own.alice"),
         ("proc.default.build.inbox.alice", {"id": "1", "data": 2}, "proc.default.build.send.alice"),
         ("proc.default.build.inbox.alice", b"plain text", "proc.default.build.send.alice"),
         (
@@ -165,7 +165,7 @@ def test_a_compare_and_set_keeps_its_revision_and_nothing_else():
 
 
 def test_a_lease_keeps_its_time_to_live():
-    _, ask = asked("$KV.PROC_LEASES.alice_n_abc234", b"{}", {"Nats-TTL": "4"})
+    _, ask = asked("$KV.PROC_LEASES.alice_n_abc2345678", b"{}", {"Nats-TTL": "4"})
     assert ask.headers == {"Nats-TTL": "4"}
 
 
@@ -274,9 +274,9 @@ def test_another_mesh_has_streams_of_its_own(verb):
         ("$KV.PROC_REGISTRY.default.build", RECORD),
         ("$KV.PROC_CLAIMS.default.build", b"{}"),
         ("$KV.PROC_CLAIMS.default.*", b"{}"),
-        ("$KV.PROC_LEASES.laptop-abc234", b"{}"),
-        ("$KV.PROC_LEASES.alice_b_n_abc234", b"{}"),
-        ("$KV.PROC_LEASES.alice-abc234", b"{}"),
+        ("$KV.PROC_LEASES.laptop-abc2345678", b"{}"),
+        ("$KV.PROC_LEASES.alice_b_n_abc2345678", b"{}"),
+        ("$KV.PROC_LEASES.alice-abc2345678", b"{}"),
         ("$KV.PROC_LEASES.alice_n_abc23", b"{}"),
         ("$KV.PROC_LEASES._prune", b"{}"),
         ("$KV.OTHER.default.build", b"{}"),
@@ -307,7 +307,7 @@ def test_the_id_of_a_message_is_its_senders_own():
 
 TOKENS = st.sampled_from(
     ["proc", "default", "chat", "build", "x", "*", ">", "_", "_nodes", "events", "inbox", "alice", "bob", "$KV",
-     "$O", "PROC_CLAIMS", "PROC_REGISTRY", "PROC_LEASES", "PROC_STATES", "C", "M", META, "41-7-0", "alice_n_abc234"]
+     "$O", "PROC_CLAIMS", "PROC_REGISTRY", "PROC_LEASES", "PROC_STATES", "C", "M", META, "41-7-0", "alice_n_abc2345678"]
 )  # fmt: skip
 SUBJECTS = st.lists(TOKENS, min_size=1, max_size=7).map(".".join)
 BODIES = st.dictionaries(

@@ -106,6 +106,8 @@ def test_what_comes_in_and_what_is_due_is_seen_from_outside():
     ("before", "meanwhile"), [(0.005, yielding.SHORT), (0.0001, 0.0001), (yielding.SHORT, yielding.SHORT)]
 )
 def test_in_a_hurry_threads_let_go_sooner_and_then_as_before(before, meanwhile):
+    while yielding._hurries:  # of a test before
+        time.sleep(0.01)
     usual = sys.getswitchinterval()
     sys.setswitchinterval(before)
     io = IOThread()

@@ -133,6 +133,8 @@ def hurry() -> None:
     global _usual
     loop = asyncio.get_running_loop()
     with _lock:
+        for ended in [other for other in _hurries if other.is_closed()]:
+            _leave(ended)
         if not _hurries and (_usual := sys.getswitchinterval()) > SHORT:
             sys.setswitchinterval(SHORT)
         if loop in _hurries:
@@ -143,5 +145,9 @@ def hurry() -> None:
 def calm(loop: asyncio.AbstractEventLoop) -> None:
     """Whatever hurry there was in that loop is over; an interval that somebody has set meanwhile stays."""
     with _lock:
-        if _hurries.pop(loop, None) and not _hurries and abs(sys.getswitchinterval() - SHORT) < 1e-6:
-            sys.setswitchinterval(_usual)
+        _leave(loop)
+
+
+def _leave(loop: asyncio.AbstractEventLoop) -> None:
+    if _hurries.pop(loop, None) and not _hurries and abs(sys.getswitchinterval() - SHORT) < 1e-6:
+        sys.setswitchinterval(_usual)

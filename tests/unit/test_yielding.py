@@ -106,8 +106,6 @@ def test_what_comes_in_and_what_is_due_is_seen_from_outside():
     ("before", "meanwhile"), [(0.005, yielding.SHORT), (0.0001, 0.0001), (yielding.SHORT, yielding.SHORT)]
 )
 def test_in_a_hurry_threads_let_go_sooner_and_then_as_before(before, meanwhile):
-    while yielding._hurries:  # of a test before
-        time.sleep(0.01)
     usual = sys.getswitchinterval()
     sys.setswitchinterval(before)
     io = IOThread()
@@ -116,6 +114,22 @@ def test_in_a_hurry_threads_let_go_sooner_and_then_as_before(before, meanwhile):
             assert io.wait(_hurry()) == pytest.approx(meanwhile)
         io.stop()
         assert sys.getswitchinterval() == pytest.approx(before)
+    finally:
+        sys.setswitchinterval(usual)
+
+
+def test_a_loop_that_ended_in_a_hurry_is_in_none():
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.005)
+    try:
+        for _ in range(2):
+            assert asyncio.run(_hurry()) == pytest.approx(yielding.SHORT)
+            assert sys.getswitchinterval() == pytest.approx(yielding.SHORT)  # nobody was there to set it back
+        io = IOThread()
+        assert io.wait(_hurry()) == pytest.approx(yielding.SHORT)
+        io.stop()
+        assert sys.getswitchinterval() == pytest.approx(0.005)
+        assert not yielding._hurries
     finally:
         sys.setswitchinterval(usual)
 

@@ -95,10 +95,8 @@ class Direct:
     async def _stay(self) -> None:
         """While entries are sent from elsewhere, see that they are acknowledged."""
         pipe, clock = self._pipe, asyncio.get_running_loop().time
-        before, since = (
-            -1,
-            0.0,
-        )  # `since`: the last progress, or sight of something; 0 while nothing is on its way
+        before = -1
+        since = 0.0  # the last progress, or sight of something; 0 while nothing is on its way
         while pipe.direct and not pipe.queue and not pipe.heard:
             self._timed = False  # before the look, so that whoever sends behind it says so
             flying, now = bool(pipe.flying), clock()

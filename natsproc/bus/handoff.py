@@ -105,10 +105,7 @@ class Handoff(Generic[T]):
         with self._lock:
             room, loop, self._room = self._room, self._room_loop, None
         if room is not None and loop is not None:
-            try:
-                loop.call_soon_threadsafe(room.set)
-            except RuntimeError:  # the producer's loop is gone
-                pass
+            _tell(loop, room.set)
 
     async def take(self) -> T:
         """Take the next item, waiting for it. Raises: the closing error, or Done."""
@@ -195,11 +192,8 @@ class _Wait:
     def _wake(self) -> None:
         if (waits := _held.waits) is not None:
             waits.append(self)
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._callback, self, context=self._context)
-        except RuntimeError:  # the loop is gone
-            pass
+        else:
+            _tell(self._loop, self._callback, self, context=self._context)
 
     def run_soon(self) -> None:
         """As it is woken, from its own loop."""
@@ -212,6 +206,19 @@ class _Wait:
         return False
 
     def result(self) -> None: ...
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop,
+    callback: Callable[..., object],
+    *args: object,
+    context: Context | None = None,
+) -> None:
+    """Have a loop call that, from any thread; one that is gone need not."""
+    try:
+        loop.call_soon_threadsafe(callback, *args, context=context)
+    except RuntimeError:
+        pass
 
 
 class _Held(threading.local):
@@ -237,10 +244,7 @@ def together() -> Iterator[None]:
         for wait in waits:
             loops.setdefault(wait.get_loop(), []).append(wait)
         for loop, some in loops.items():
-            try:
-                loop.call_soon_threadsafe(_run_soon, some)
-            except RuntimeError:  # the loop is gone
-                pass
+            _tell(loop, _run_soon, some)
 
 
 def _run_soon(waits: list[_Wait]) -> None:

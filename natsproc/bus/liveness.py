@@ -139,8 +139,7 @@ async def unreachable(connection: Connection, names: Names, address: Address) ->
 
     said: tuple[str, int] | None = None
     watched, lease = "", None
-    record_of = partial(_records, address)
-    own = await Feed.join(connection, names.record(address), record_of, changed)
+    own = await Feed.join(connection, names.record(address), partial(_records, address), changed)
     forget = connection.on_reconnect(back)
     try:
         while True:

@@ -169,7 +169,7 @@ class Writer:
     @property
     def full(self) -> bool:
         """Whether the buffer has reached its bound; from any thread. Never once it is closed."""
-        pipe = self._pipe
+        pipe = self._pipe  # asked at every emit, so without further calls
         most, bytes_most = self._max_events, self._max_bytes
         full = len(pipe.queue) + len(pipe.flying) >= most or pipe.bytes_in - pipe.bytes_out >= bytes_most
         return full and not self._closed

@@ -13,9 +13,8 @@ from functools import cached_property
 from natsproc.errors import BadName
 
 MAX_NAME = 64
-UNIQUE = (
-    10  #: random characters of a made-up name: with six, two of 10,000 would be the same one time in twenty
-)
+#: random characters of a made-up name: with six, two of 10,000 would be the same one time in twenty
+UNIQUE = 10
 TOKEN = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"  #: what a name may be, as a regular expression
 _TOKEN = re.compile(TOKEN)
 _PREFIX = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")

@@ -45,7 +45,6 @@ class Connection:
 class Hearer:
     def __init__(self, turns=None):
         self.heard, self.turns = [], Counter() if turns is None else turns
-        self.turn = 0
 
     def __call__(self, items):
         self.heard += items

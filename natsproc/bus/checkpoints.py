@@ -126,18 +126,43 @@ class Checkpoints:
         self._won = await insist(lambda: amend(self._bucket, self._won, change))
         self._placed = max(self._placed, place.offset if place else 0)
 
-    async def _place(self, offset: int, after: int | None = None) -> Place | None:
+    async def _place(self, offset: int, after: int | None = None, repeats: int = -1) -> Place | None:
         """The place of that event once it is stored, if it is the log's last, or lies behind position `after`.
 
-        Of several copies the last one: by then all before the event counts, which an early copy does not say.
+        Of several copies the last one: by then all before the event counts, which an early copy does not say. There is
+        but one if the log knew of so many `repeats` before the event was written, and knows of no more.
         """
         await self._log.reach(offset)
+        once = self._log.repeats == repeats
         last = await self._last()
         copies = self._copies(offset, last)
+        if after is not None and last and once and not copies:
+            copies = await self._find(offset, after, last[0])
         if after is not None and not copies:  # what was acknowledged just now lies near the end, as a rule
             near = max(last[0].position - _NEAR, after) if last else after
             copies = await self._search(offset, near) or await self._search(offset, after)
         return Place(copies[-1], self._won.epoch, self._won.run, offset, self._log.offset) if copies else None
+
+    async def _find(self, offset: int, after: int, last: StoredEntry) -> list[int]:
+        """The position of an event that was sent once, where the log's `last` entry is an event behind it.
+
+        A look or a few at single entries: to read what lies between would cost more than to write it.
+        """
+        epoch, end = self._won.epoch, Entry.parse(last.payload)
+        highest = last.position - (
+            end.offset - offset
+        )  # lower if entries of other processes lie between, too
+        if end.epoch != epoch or highest >= last.position:
+            return []
+
+        async def look(position: int) -> list[int]:
+            found = await insist(lambda: self._history.first(self._events, position))
+            return self._copies(offset, [found]) if found else []
+
+        async def search() -> int:
+            return 1 + await self._history.find_before(self._events, epoch, offset, after, highest)
+
+        return await look(highest) or await look(await insist(search))
 
     async def _last(self) -> list[StoredEntry]:
         last = await insist(lambda: self._history.last_from_leader(self._events))
@@ -171,9 +196,8 @@ class Checkpoints:
         """
         least = 1 if quiet else PLACE_EVERY
         while True:
-            self._log.tell_at(
-                self._placed + PLACE_EVERY
-            )  # before the look, so that no event slips in between
+            repeats, before = self._log.repeats, self._log.offset
+            self._log.tell_at(self._placed + PLACE_EVERY)  # before the look, so that none slips in between
             if self._log.offset - self._placed < least:
                 return
             await self._log.reach(self._placed + least)
@@ -181,7 +205,8 @@ class Checkpoints:
                 if self._log.stored - self._placed >= least:  # else a checkpoint made one meanwhile
                     last = await self._last()  # before the event is chosen, which so lies there or behind
                     offset, carried = self._log.snapshot()
-                    place = await self._place(offset, last[0].position - 1 if last else 0)
+                    after = last[0].position - 1 if last else 0
+                    place = await self._place(offset, after, repeats if offset > before else -1)
                     await self._commit(place, carried)
                     self._placed = offset
             least = PLACE_EVERY

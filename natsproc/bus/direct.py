@@ -97,7 +97,7 @@ class Direct:
         pipe, clock = self._pipe, asyncio.get_running_loop().time
         before = -1
         since = 0.0  # the last progress, or sight of something; 0 while nothing is on its way
-        while pipe.direct and not pipe.queue and not pipe.heard:
+        while pipe.direct and not pipe.queue and not pipe.arrived:
             self._timed = False  # before the look, so that whoever sends behind it says so
             flying, now = bool(pipe.flying), clock()
             self._timed = timed = flying or pipe.stored != before

@@ -409,9 +409,16 @@ class History:
         else:
             last = await self.last(subject)
             high = last.position + 1 if last else 0
+        return await self.find_before(subject, cut.epoch, offset, low, high)
+
+    async def find_before(self, subject: str, epoch: int, offset: int, low: int, high: int) -> int:
+        """Return the position of the last event of an epoch that has a lower offset, in (low, high); else `low`.
+
+        As for `find_offset`, void entries and repeats only cost time. Raises: as `first`, ReadFailed.
+        """
         while high - low > 1:
             middle = (low + high) // 2
-            position, found = await self._event_of(subject, cut.epoch, middle, high)
+            position, found = await self._event_of(subject, epoch, middle, high)
             if found and found < offset:
                 low = position
             else:

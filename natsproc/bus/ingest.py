@@ -76,7 +76,7 @@ class Pipe:
         self.sleeping = False  #: whether a new entry has to wake the loop
         self._prefix = f"{node_inbox(connection.sender)}.{new_token(12)}."
         self._attempt = ""
-        self._arrived: list[Answer] = []
+        self.arrived: list[Answer] = []  #: answers that nobody has taken yet
 
     async def open(self) -> None:
         """Subscribe for acknowledgements. Raises: Closed."""
@@ -92,11 +92,6 @@ class Pipe:
     def held(self) -> int:
         """Bytes that are not acknowledged yet."""
         return self.bytes_in - self.bytes_out
-
-    @property
-    def heard(self) -> bool:
-        """Whether there are answers."""
-        return bool(self._arrived)
 
     def rouse(self) -> None:
         """Wake the loop, which sleeps: once for a burst. From any thread."""
@@ -140,7 +135,7 @@ class Pipe:
     def begin(self) -> tuple[str, str]:
         """Start an attempt: its name, and the beginning of the reply subjects that count until the next one."""
         self._attempt = new_token(20)
-        self._arrived = []
+        self.arrived = []
         return self._attempt, self._prefix + self._attempt
 
     async def publish(self, subject: str, payload: bytes, reply: str) -> None:
@@ -169,7 +164,7 @@ class Pipe:
         """
         self.wake.clear()
         self.sleeping = entries  # before the look at the queue, so that no entry slips in between
-        if self._arrived or (entries and self.queue):
+        if self.arrived or (entries and self.queue):
             self.wake.set()
             await asyncio.sleep(0)
         try:
@@ -183,12 +178,12 @@ class Pipe:
 
     def tell(self, error: Error) -> None:
         """Have the attempt under way hear of an error that concerns no single reply."""
-        self._arrived.append(("", {}, error))
+        self.arrived.append(("", {}, error))
         self.wake.set()
 
     def answers(self) -> list[Answer]:
         """What has arrived since."""
-        arrived, self._arrived = self._arrived, []
+        arrived, self.arrived = self.arrived, []
         return arrived
 
     def _on_reply(self, msg: Msg) -> None:
@@ -207,7 +202,7 @@ class Pipe:
             error = Error("it has no leader")  # an empty reply acknowledges nothing
         if self.direct and self.direct.hear(place, fields, error):
             return
-        self._arrived.append((place, fields, error))
+        self.arrived.append((place, fields, error))
         self.wake.set()
 
 
@@ -285,7 +280,8 @@ async def settle(
 class Batch:
     """One fast-ingest batch (ADR-50, gap mode `fail`): entries for as long as they come quickly, then the commit.
 
-    Only the commit tells how much is stored, so it follows at once when somebody waits for what was sent.
+    Only the commit has all acknowledged, so it follows at once when somebody waits for what was sent; unless that is so
+    much that acknowledgements are due for all of it, as a batch that goes on costs less than a new one.
     """
 
     def __init__(self, pipe: Pipe) -> None:
@@ -311,7 +307,7 @@ class Batch:
             while not self._over:
                 if self._flow and not self._closing:
                     await self._fill()
-                    if due or self._failure or self._pipe.urgent():
+                    if due or self._failure or (self._room and self._pipe.urgent()):
                         self._closing, self._since = True, self._clock()
                         await self._pipe.publish(subject, b"", f"{self._stem}.{self._sent + 1}.{_COMMIT}")
                 due = not await self._rest()

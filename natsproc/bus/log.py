@@ -126,6 +126,11 @@ class EventLog:
         return self._lane.stored_to + self._shift
 
     @property
+    def repeats(self) -> int:
+        """How often this node's writer has begun to send again what may be stored already; on the I/O loop."""
+        return self._writer.stats.broken
+
+    @property
     def spooled(self) -> int:
         """Bytes on disk that wait for the writer."""
         return self._overflow.spooled if self._overflow else 0

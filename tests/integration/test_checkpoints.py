@@ -10,13 +10,14 @@ import pytest
 from crashing import crashing
 from meshes import events
 from pydantic import BaseModel
-from writing import NAMES, own, record, writing
+from writing import NAMES, own, record, stored, writing
 
 import natsproc
 from natsproc.bus import checkpoints
 from natsproc.bus.claims import _Claimant
 from natsproc.bus.history import History
 from natsproc.bus.objects import Objects
+from natsproc.protocol.messages import Entry
 from natsproc.protocol.names import Address
 
 
@@ -342,3 +343,44 @@ async def test_the_end_of_a_log_is_never_a_place(connection):
         said = log.append("said")
         assert (await made._place(said)).offset == said
         assert await made._place(await log.end({"status": "completed", "code": 0})) is None
+
+
+@pytest.mark.parametrize("others", [0, 3])
+async def test_the_place_of_an_event_is_found_without_reading_what_lies_behind_it(
+    connection, monkeypatch, others
+):
+    address = Address("default", f"found-{others}")
+    async with writing(connection) as writer:
+        won, log = await own(connection, writer, address)
+        made = checkpoints.Checkpoints(connection, NAMES, won, log)
+        between = [writer.lane(NAMES.events(Address("default", f"by-{n}")), print) for n in range(others)]
+        for number in range(600):
+            log.append("n", number)
+            for lane in between[: number % (others + 1)]:
+                lane.put(b"{}")
+        await log.flush()
+        entries = {Entry.parse(e.payload).offset: e.position for e in await stored(connection, address)}
+        monkeypatch.delattr(History, "read")
+        for offset in (1, 2, 77, 300, 598, 599, 600):
+            place = await made._place(offset, won.claim.cuts[-1].position, log.repeats)
+            assert (place.offset, place.position) == (offset, entries[offset])
+
+
+async def test_the_place_of_an_event_that_was_sent_again_is_its_last_copy(connection):
+    address = Address("default", "twice")
+    async with writing(connection) as writer:
+        won, log = await own(connection, writer, address)
+        made = checkpoints.Checkpoints(connection, NAMES, won, log)
+        before = log.repeats
+        for number in range(60):
+            log.append("n", number)
+        await log.flush()
+        for entry in (await stored(connection, address))[-40:]:
+            await connection.store(NAMES.events(address), entry.payload)
+            await connection.store(NAMES.events(Address("default", "between")), b"{}")
+        writer.stats.broken += 1  # as it is with each attempt of which something is sent again
+        place = await made._place(30, won.claim.cuts[-1].position, before)
+        copies = [
+            e.position for e in await stored(connection, address) if Entry.parse(e.payload).offset == 30
+        ]
+        assert place.position == copies[1] > copies[0]

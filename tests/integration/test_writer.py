@@ -87,6 +87,20 @@ async def test_batches_are_used_where_the_stream_takes_them(connection, refusals
         assert (writer.stats.attempts < windows) == (connection.server_version >= (2, 14))
 
 
+async def test_a_batch_goes_on_while_somebody_waits_for_what_will_be_acknowledged_anyway(
+    connection, refusals
+):
+    if connection.server_version < (2, 14):
+        pytest.skip("this server takes no batches")
+    async with writing(connection) as writer:
+        lane = lane_of(writer, A, refusals)
+        for payload in numbered(60_000):
+            lane.put(payload)
+        for number in range(250, 60_001, 250):
+            await lane.stored(number)
+        assert writer.stats.attempts < 15  # thirty, if each of those who waited had ended one
+
+
 async def test_stored_means_that_a_reader_finds_it(connection, refusals):
     async with writing(connection) as writer:
         lane = lane_of(writer, A, refusals)
@@ -361,7 +375,7 @@ async def test_an_answer_to_nothing_is_ignored(connection, refusals):
         await until(lambda: pipe.direct)
         subject = f"{pipe._prefix}{pipe._attempt}.{pipe.direct._sent + 1}"
         pipe._on_reply(SimpleNamespace(subject=subject, data=b'{"stream":"S","seq":1}', headers=None))
-        await until(lambda: not pipe.heard)
+        await until(lambda: not pipe.arrived)
         await lane.stored(lane.put(b"second"))
         assert await payloads(connection, A) == [b"first", b"second"]
 

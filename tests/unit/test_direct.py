@@ -26,7 +26,7 @@ def staying(monkeypatch):
             return A_PERIOD
 
         pipe = SimpleNamespace(
-            flying=deque(), queue=[], heard=False, stored=0, rest=rest,
+            flying=deque(), queue=[], arrived=[], stored=0, rest=rest,
             begin=lambda: ("", ""), connection=SimpleNamespace(max_payload=100),
         )  # fmt: skip
         pipe.direct = Direct(pipe, None, threading.RLock())

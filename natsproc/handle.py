@@ -7,19 +7,17 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from natsproc.bus import control, inbox
 from natsproc.errors import AlreadyEnded, Closed, NotAllowed, ProcessFailed, TimedOut
 from natsproc.protocol.landing import When
 from natsproc.protocol.messages import EXITED, Command, Cursor, Event, Json, Notice, Receipt
 from natsproc.protocol.names import Address, new_token
 from natsproc.protocol.records import Record
 
-from .sent import Sent
-
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from .client import Mesh, ProcessInfo
+    from .sent import Sent
     from .tail import Tail
 
 M = TypeVar("M", bound="BaseModel")
@@ -126,6 +124,10 @@ class ProcessHandle:
         Raises: NoSuchProcess, AlreadyEnded, Refused (there is no gentler time), TooLarge, BadPayload, NotAllowed.
         Protocol: section 3.
         """
+        from natsproc.bus import inbox  # here, as most who watch never send
+
+        from .sent import Sent
+
         mesh = self.mesh
         sending = inbox.send(
             mesh.connection, mesh.names, self.address, data, id=id, kind=kind, when=when, user=user
@@ -180,6 +182,8 @@ class ProcessHandle:
             from .closing import kill
 
             return await mesh.io.call(kill(mesh, self.address, order, timeout=timeout, hold=hold))
+        from natsproc.bus import control
+
         return await mesh.io.call(
             control.command(mesh.connection, mesh.names, self.address, order, timeout=timeout, hold=hold)
         )

@@ -14,17 +14,7 @@ from contextlib import suppress
 from natsproc.errors import NoServer, NotAllowed
 from natsproc.protocol.messages import Entry, Event, Notice
 from natsproc.protocol.names import Address, Names
-from natsproc.protocol.reader import (
-    BUFFER,
-    Action,
-    Actions,
-    AskFirst,
-    AskLast,
-    Placed,
-    Read,
-    Reader,
-    Subscribe,
-)
+from natsproc.protocol.reader import BUFFER, Action, Actions, Do, Placed, Read, Reader
 
 from .connection import Connection
 from .feed import Feed
@@ -203,19 +193,19 @@ class _Tail:
 
     async def _do(self, action: Action) -> None:
         match action:
-            case Subscribe():
+            case Do.SUBSCRIBE:
                 await self._subscribe()
             case Read(after):
                 await self._stop_reading()
                 self._reading = self._history.read(self._subject, after, self._upto, ahead=self._ahead)
                 self._upto = self._ahead = None
-            case AskFirst():
+            case Do.ASK_FIRST:
                 await self._stop_reading()
                 first = await self._history.first_from_leader(self._subject)
                 claim, epoch = await read_claim(self._claims, self._address)
                 cuts = claim.cuts if claim else ()
                 self._apply(self._reader.first(first.position if first else 0, cuts, epoch))
-            case AskLast():
+            case Do.ASK_LAST:
                 self._apply(self._reader.last(await self._history.end_of(self._subject)))
             case _:
                 await self._unsubscribe()
@@ -265,7 +255,7 @@ class _Tail:
             finally:
                 self._listening = False
             if not self._heard.is_set():
-                self._todo.append(AskLast())
+                self._todo.append(Do.ASK_LAST)
         self._backoff = _BACKOFF
         self._hear()
 

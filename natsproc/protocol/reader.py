@@ -4,7 +4,7 @@ Methods take what came from the bus and return what to do, in order: show an `Ev
 the bus for something. Whatever is lost, doubled, reordered or read again, each event that counts is shown
 once, in order, and nothing that is not stored.
 
-The driver abandons the read in progress (and feeds nothing more of it) whenever a `Read` or `AskFirst` is
+The driver abandons the read in progress (and feeds nothing more of it) whenever a `Read` or `ASK_FIRST` is
 returned, and subscribes before it reads.
 """
 
@@ -24,6 +24,15 @@ BUFFER: Final = 8192
 """Live entries kept while history is read; above that the reader stops listening until it has caught up."""
 
 
+class Do(Enum):
+    """What there is to do besides reading."""
+
+    ASK_FIRST = "ask the stream's leader for the subject's first position, then for the claim; call `first`"
+    ASK_LAST = "ask for the position of the subject's last entry; call `last`"
+    SUBSCRIBE = "listen to the live subject, from now on and before whatever follows"
+    UNSUBSCRIBE = "stop listening, and drop what has been heard and not been fed"
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """Read the subject's entries behind that position, to its last one; then call `history_end`."""
@@ -31,27 +40,7 @@ class Read:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
-class AskFirst:
-    """Ask the stream's leader for the subject's first position, then for the claim; call `first`."""
-
-
-@dataclass(frozen=True, slots=True)
-class AskLast:
-    """Ask for the position of the subject's last entry; call `last`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    """Listen to the live subject, from now on and before whatever follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
-    """Stop listening, and drop what has been heard and not been fed."""
-
-
-Action = Event | Notice | Read | AskFirst | AskLast | Subscribe | Unsubscribe
+Action = Event | Notice | Read | Do
 Actions = Sequence[Action]
 
 Placed = tuple[Any, ...]
@@ -122,7 +111,7 @@ class Reader:
 
     def start(self) -> Actions:
         """What to do first."""
-        return (Subscribe(), self._read())
+        return (Do.SUBSCRIBE, self._read())
 
     def live(self, position: int, previous: int, entry: Entry) -> Actions:
         """An entry of the live subject, and the position of the one before it on that subject.
@@ -187,7 +176,7 @@ class Reader:
             return _NOTHING
         if self._deaf:
             self._deaf = False
-            return (Subscribe(), self._read())
+            return (Do.SUBSCRIBE, self._read())
         actions: list[Action] = []
         hole = False
         for position, previous, entry in self._buffer:
@@ -237,8 +226,8 @@ class Reader:
     def reconnected(self) -> Actions:
         """The connection was lost and is back; what was under way is begun anew."""
         if self._state is _State.ASKING:
-            return (AskFirst(),)
-        return (AskLast(),) if self._state is _State.LIVE else self.history_failed()
+            return (Do.ASK_FIRST,)
+        return (Do.ASK_LAST,) if self._state is _State.LIVE else self.history_failed()
 
     def overflowed(self) -> Actions:
         """Live entries were lost for want of room, here or in the driver."""
@@ -247,7 +236,7 @@ class Reader:
         self._deaf = True
         self._buffer.clear()
         # A flood is better read from the log first: listening meanwhile would be paying twice.
-        return (Unsubscribe(), self._read()) if self._state is _State.LIVE else (Unsubscribe(),)
+        return (Do.UNSUBSCRIBE, self._read()) if self._state is _State.LIVE else (Do.UNSUBSCRIBE,)
 
     def _keep(self, position: int, previous: int, entry: Entry) -> Actions:
         if self._deaf or self._state is _State.DONE:
@@ -266,7 +255,7 @@ class Reader:
         self._state = _State.ASKING
         self._anchored = False
         self._asked = (position, trimmed)
-        return (AskFirst(),)
+        return (Do.ASK_FIRST,)
 
     def _step_back(self, table: list[Cut], epoch: int, first: int) -> None:
         """Read from further up if what lies behind a start in the middle cannot be told from there.

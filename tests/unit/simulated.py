@@ -15,15 +15,7 @@ from hypothesis import strategies as st
 
 from natsproc.protocol.messages import Entry, Event, Notice, encode
 from natsproc.protocol.ownership import Fold, prune_cuts
-from natsproc.protocol.reader import (
-    Actions,
-    AskFirst,
-    AskLast,
-    Read,
-    Reader,
-    Subscribe,
-    Unsubscribe,
-)
+from natsproc.protocol.reader import Actions, Do, Read, Reader
 from natsproc.protocol.records import Cut
 
 DECISIONS = st.binary(min_size=600, max_size=600)
@@ -173,13 +165,13 @@ class Viewer:
                     self.reading, self.joined, self.asked_first = after, False, False
                     self.upto = self.log.position
                     self.lag = self.choices.below(4) if self.choices.one_in(6) else 0
-                case AskFirst():
+                case Do.ASK_FIRST:
                     self.reading, self.asked_first = None, True
-                case AskLast():
+                case Do.ASK_LAST:
                     self.asked_last = True
-                case Subscribe():
+                case Do.SUBSCRIBE:
                     self.subscribed = True
-                case Unsubscribe():
+                case Do.UNSUBSCRIBE:
                     self.subscribed = False
                     self.inbox.clear()
 
@@ -286,7 +278,7 @@ class Viewer:
             self.reading, self.joined = position, True
             actions = self.reader.history(position, entry)
             self.perform(actions)
-            if any(isinstance(action, Read | AskFirst) for action in actions):
+            if any(isinstance(action, Read) or action is Do.ASK_FIRST for action in actions):
                 break
         return True
 

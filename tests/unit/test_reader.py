@@ -15,7 +15,7 @@ from natsproc.errors import BadPayload
 from natsproc.protocol import ownership
 from natsproc.protocol.messages import UNREADABLE, Cursor, Event, Notice
 from natsproc.protocol.ownership import cursor_at
-from natsproc.protocol.reader import AskFirst, AskLast, Read, Reader, Subscribe, Unsubscribe
+from natsproc.protocol.reader import Do, Read, Reader
 from natsproc.protocol.records import Cut
 
 
@@ -241,19 +241,19 @@ def test_after_a_reconnect_what_was_under_way_is_begun_anew():
     reader = Reader()
     reader.start()
     assert reader.reconnected() == (Read(0),)
-    assert reader.history(3, event(5, 1)) == (AskFirst(),)
-    assert reader.reconnected() == (AskFirst(),)
+    assert reader.history(3, event(5, 1)) == (Do.ASK_FIRST,)
+    assert reader.reconnected() == (Do.ASK_FIRST,)
     assert reader.first(3, [Cut(5, 1, 1, 1)], 5) == (Read(0),)
     reader.history(3, event(5, 1))
     reader.history_end()
-    assert reader.reconnected() == (AskLast(),)
+    assert reader.reconnected() == (Do.ASK_LAST,)
 
 
 def test_a_flood_is_read_from_the_log_before_listening_again():
     log = stored(mark(5), event(5, 1))
     viewer = quietly(log, Reader())
     reader = viewer.reader
-    assert reader.overflowed() == (Unsubscribe(), Read(1))
+    assert reader.overflowed() == (Do.UNSUBSCRIBE, Read(1))
     assert reader.overflowed() == ()
     flood = [log.append(event(5, offset)) for offset in range(2, 50)]
     for late in flood[:3]:  # heard before, fed now
@@ -261,8 +261,8 @@ def test_a_flood_is_read_from_the_log_before_listening_again():
     assert reader.history(2, event(5, 1)) == ()
     for position, _, entry in flood:
         viewer.perform(reader.history(position, entry))
-    assert reader.history_end() == (Subscribe(), Read(flood[-1][0] - 1))
-    viewer.perform([Subscribe(), Read(flood[-1][0] - 1)])
+    assert reader.history_end() == (Do.SUBSCRIBE, Read(flood[-1][0] - 1))
+    viewer.perform([Do.SUBSCRIBE, Read(flood[-1][0] - 1)])
     viewer.finish()
     assert len(viewer.shown) == 49
 
@@ -273,9 +273,9 @@ def test_what_is_kept_while_reading_is_bounded():
     reader.start()
     heard = [log.append(event(5, offset)) for offset in range(1, 13)]
     assert [reader.live(*entry) for entry in heard[:10]] == [()] * 10
-    assert reader.live(*heard[10]) == (Unsubscribe(),)
+    assert reader.live(*heard[10]) == (Do.UNSUBSCRIBE,)
     assert reader.live(*heard[11]) == ()
-    assert reader.history_end() == (Subscribe(), Read(0))
+    assert reader.history_end() == (Do.SUBSCRIBE, Read(0))
 
 
 def test_what_is_lacking_between_history_and_live_is_read_at_once():
@@ -305,7 +305,7 @@ def test_what_nobody_asked_for_changes_nothing():
     reader.start()
     assert reader.first(1, log.cuts, 5) == ()
     assert reader.last(9) == ()
-    assert reader.history(1, mark(5)) == (AskFirst(),)
+    assert reader.history(1, mark(5)) == (Do.ASK_FIRST,)
     assert reader.history(2, event(5, 1)) == (), "of the read that is abandoned"
     assert reader.history_end() == ()
     assert reader.live(3, 2, event(5, 2)) == ()
@@ -400,13 +400,13 @@ def test_what_was_asked_about_and_trimmed_before_it_could_be_read():
     log.trim(2)
     reader = Reader()
     reader.start()
-    assert reader.history(3, mark(9)) == (AskFirst(),)
+    assert reader.history(3, mark(9)) == (Do.ASK_FIRST,)
     assert reader.first(3, log.recorded, 9) == (Read(0),)
     log.record()
     log.trim(3)
     assert [action.type for action in reader.history_end()] == ["caught_up"]
     assert reader.live(*log.append(event(9, 2))) == (Read(0),), "nothing before it, and that may be a trim"
-    assert reader.history(4, event(9, 2)) == (AskFirst(),)
+    assert reader.history(4, event(9, 2)) == (Do.ASK_FIRST,)
     assert reader.first(4, log.recorded, 9) == (Read(0),)
     assert [action.type for action in reader.history(4, event(9, 2))] == ["gap", "output"]
 
@@ -430,7 +430,7 @@ def test_a_strangers_cursor_is_refused():
 
 def test_a_cursor_whose_entry_is_another_is_refused():
     reader = Reader(cursor=Cursor(12, 5, 1, 2))
-    assert reader.start() == (Subscribe(), Read(11))
+    assert reader.start() == (Do.SUBSCRIBE, Read(11))
     with pytest.raises(BadPayload, match="another log"):
         reader.history(12, event(5, 3))
 
@@ -438,7 +438,7 @@ def test_a_cursor_whose_entry_is_another_is_refused():
 def test_a_cursor_whose_entry_is_of_another_process_is_refused():
     reader = Reader(cursor=Cursor(12, 5, 1, 2))
     reader.start()
-    assert reader.history(14, event(5, 3)) == (AskFirst(),)
+    assert reader.history(14, event(5, 3)) == (Do.ASK_FIRST,)
     with pytest.raises(BadPayload, match="another log"):
         reader.first(10)
 

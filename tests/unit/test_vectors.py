@@ -14,7 +14,7 @@ from natsproc.protocol.bundle import Parts
 from natsproc.protocol.messages import UNREADABLE, Cursor, Entry, Event, Notice
 from natsproc.protocol.names import Address, Names, check_name, key_of, reply_is_clients
 from natsproc.protocol.ownership import Fold, Verdict, check_log
-from natsproc.protocol.reader import AskFirst, AskLast, Read, Reader, Subscribe, Unsubscribe
+from natsproc.protocol.reader import Read, Reader
 from natsproc.protocol.records import Claim, Cut
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
@@ -145,12 +145,8 @@ def written(action):
             return ["say", action.type, action.data]
         case Read():
             return ["read", action.after]
-    return {
-        AskFirst: ["ask_first"],
-        AskLast: ["ask_last"],
-        Subscribe: ["subscribe"],
-        Unsubscribe: ["unsubscribe"],
-    }[type(action)]
+        case _:
+            return [action.name.lower()]
 
 
 def act(reader, step):

@@ -27,7 +27,7 @@ from natsproc.protocol.gate import is_stored, understand
 from natsproc.protocol.messages import UNREADABLE, Cursor, Entry, Event, Notice, Receipt
 from natsproc.protocol.names import Names
 from natsproc.protocol.ownership import Fold, Verdict, cursor_at
-from natsproc.protocol.reader import AskFirst, AskLast, Read, Reader, Subscribe, Unsubscribe
+from natsproc.protocol.reader import Read, Reader
 from natsproc.protocol.records import Claim, Record
 
 FOLDER = Path(__file__).resolve().parent.parent / "vectors"
@@ -70,8 +70,8 @@ def action(done: Any) -> list[Json]:
             return ["say", done.type, done.data]
         case Read(after):
             return ["read", after]
-    names = {AskFirst: "ask_first", AskLast: "ask_last", Subscribe: "subscribe", Unsubscribe: "unsubscribe"}
-    return [names[type(done)]]
+        case _:
+            return [done.name.lower()]
 
 
 class Recorder:

@@ -126,7 +126,7 @@ class Checkpoints:
         self._won = await insist(lambda: amend(self._bucket, self._won, change))
         self._placed = max(self._placed, place.offset if place else 0)
 
-    async def _place(self, offset: int, after: int | None = None, repeats: int = -1) -> Place | None:
+    async def _place(self, offset: int, after: int | None = None, repeats: int | None = None) -> Place | None:
         """The place of that event once it is stored, if it is the log's last, or lies behind position `after`.
 
         Of several copies the last one: by then all before the event counts, which an early copy does not say. There is
@@ -149,9 +149,8 @@ class Checkpoints:
         A look or a few at single entries: to read what lies between would cost more than to write it.
         """
         epoch, end = self._won.epoch, Entry.parse(last.payload)
-        highest = last.position - (
-            end.offset - offset
-        )  # lower if entries of other processes lie between, too
+        # or below, if entries of other processes lie between, too
+        highest = last.position - (end.offset - offset)
         if end.epoch != epoch or highest >= last.position:
             return []
 
@@ -159,10 +158,10 @@ class Checkpoints:
             found = await insist(lambda: self._history.first(self._events, position))
             return self._copies(offset, [found]) if found else []
 
-        async def search() -> int:
-            return 1 + await self._history.find_before(self._events, epoch, offset, after, highest)
+        async def before() -> int:
+            return await self._history.find_before(self._events, epoch, offset, after, highest)
 
-        return await look(highest) or await look(await insist(search))
+        return await look(highest) or await look(1 + await insist(before))
 
     async def _last(self) -> list[StoredEntry]:
         last = await insist(lambda: self._history.last_from_leader(self._events))
@@ -196,7 +195,8 @@ class Checkpoints:
         """
         least = 1 if quiet else PLACE_EVERY
         while True:
-            repeats, before = self._log.repeats, self._log.offset
+            # an event behind `before` is sent once if `repeats` stays what it is
+            repeats, (before, _) = self._log.repeats, self._log.snapshot()
             self._log.tell_at(self._placed + PLACE_EVERY)  # before the look, so that none slips in between
             if self._log.offset - self._placed < least:
                 return
@@ -206,7 +206,7 @@ class Checkpoints:
                     last = await self._last()  # before the event is chosen, which so lies there or behind
                     offset, carried = self._log.snapshot()
                     after = last[0].position - 1 if last else 0
-                    place = await self._place(offset, after, repeats if offset > before else -1)
+                    place = await self._place(offset, after, repeats if offset > before else None)
                     await self._commit(place, carried)
                     self._placed = offset
             least = PLACE_EVERY

@@ -414,7 +414,8 @@ class History:
     async def find_before(self, subject: str, epoch: int, offset: int, low: int, high: int) -> int:
         """Return the position of the last event of an epoch that has a lower offset, in (low, high); else `low`.
 
-        As for `find_offset`, void entries and repeats only cost time. Raises: as `first`, ReadFailed.
+        Void entries only cost time; where there are repeats it is some event with a lower offset, with the next or a
+        copy of it behind it. Raises: as `first`, ReadFailed.
         """
         while high - low > 1:
             middle = (low + high) // 2

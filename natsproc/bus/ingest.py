@@ -281,7 +281,7 @@ class Batch:
     """One fast-ingest batch (ADR-50, gap mode `fail`): entries for as long as they come quickly, then the commit.
 
     Only the commit has all acknowledged, so it follows at once when somebody waits for what was sent; unless that is so
-    much that acknowledgements are due for all of it, as a batch that goes on costs less than a new one.
+    much that the next acknowledgements are due, as a batch that goes on costs less than a new one.
     """
 
     def __init__(self, pipe: Pipe) -> None:

@@ -30,7 +30,7 @@ _ROOMY = 0.75  # of the bounds: who has found the buffer full waits until it hol
 class Stats:
     stored: int = 0  #: entries
     attempts: int = 0  #: batches and windows begun
-    broken: int = 0  #: those that ended early; what they had sent was sent again
+    broken: int = 0  #: those that ended early, each before what it had sent is sent again: `EventLog.repeats`
     refused: int = 0  #: entries
 
 
@@ -73,7 +73,7 @@ class Lane:
         await self._writer.room()
 
     async def stored(self, number: int) -> None:
-        """Return once the entry is in the stream; it is committed at once for that.
+        """Return once the entry is in the stream; it is committed at once for that, if no acknowledgement is due.
 
         Raises: why it was refused or dropped; Closed.
         """

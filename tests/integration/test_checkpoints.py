@@ -384,3 +384,45 @@ async def test_the_place_of_an_event_that_was_sent_again_is_its_last_copy(connec
             e.position for e in await stored(connection, address) if Entry.parse(e.payload).offset == 30
         ]
         assert place.position == copies[1] > copies[0]
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_an_event_that_may_have_been_sent_twice_is_looked_for_among_all(connection, monkeypatch, when):
+    address = Address("default", f"twice-{when}")
+    async with writing(connection) as writer:
+        won, log = await own(connection, writer, address)
+        made = checkpoints.Checkpoints(connection, NAMES, won, log)
+        for number in range(9):
+            log.append("n", number)
+        await log.flush()
+        entries, reach, reached = await stored(connection, address), log.reach, []
+        looked, seen = made._last, []
+
+        async def twice():
+            await reach(log.append("n", "twice"))
+            for _ in range(30):
+                await connection.store(NAMES.events(address), (await stored(connection, address))[-1].payload)
+            writer.stats.broken += 1
+
+        async def reaching(offset):
+            reached.append(offset)
+            if when == "meanwhile" and len(reached) == 1:
+                await twice()
+            if len(reached) == 2:  # the event is chosen
+                await reach([log.append("n", "later") for _ in range(3)][-1])
+            await reach(offset)
+
+        async def last():
+            seen.append(await looked())
+            return seen[-1] if len(seen) > 1 else [entries[5]]  # as if it had been asked before all that
+
+        if when == "before":
+            await twice()
+        monkeypatch.setattr(log, "reach", reaching)
+        monkeypatch.setattr(made, "_last", last)
+        await made.make_place(quiet=True)
+        place, said = (await record(connection, address)).place, reached[1]
+        copies = [
+            e.position for e in await stored(connection, address) if Entry.parse(e.payload).offset == said
+        ]
+        assert (place.offset, place.position, len(copies)) == (said, copies[-1], 31)

@@ -34,6 +34,8 @@ from .writer import Writer
 MAX_TYPE = 64
 _kind = lru_cache(256)(encode)
 _WIDEST = 10**19  # an offset, for measuring
+_Parts = tuple[bytes, bytes, bytes, Sequence[list[bytes]]]  # type, data and cause as JSON; who else gets it
+_NONE: list[_Parts] = []
 _HEADERS = 512  # what the server adds when it republishes an event, beside the subject twice
 
 
@@ -103,6 +105,8 @@ class EventLog:
         self._bare = len(encode_event(_WIDEST, self._frame, b"", b""))  # bytes of an event without its parts
         self._overhead = _HEADERS + 2 * len(self._lane.subject)
         self._lock = threading.RLock()
+        self._placing = 0  # offset of the event that is being written
+        self._between = _NONE  # those that came up meanwhile, in the same thread
         self._generation = forks.generation
         self._error: Error | None = None
         self._terminal = 0  # offset of the terminal event
@@ -213,7 +217,22 @@ class EventLog:
             return self.offset, self._carried.copy()
 
     def _place(self, kind: bytes, body: bytes, cause: bytes = b"", copies: Sequence[list[bytes]] = ()) -> int:
+        """Write an event with the next offset; what a signal handler or a finalizer writes meanwhile goes behind it."""
+        if self._placing:
+            self._between.append((kind, body, cause, copies))
+            return self._placing + len(self._between)
         offset = self.offset + 1
+        self._between, self._placing = [], offset
+        try:
+            self._put(offset, (kind, body, cause, copies))
+            for parts in self._between:  # which may grow on the way
+                self._put(self.offset + 1, parts)
+        finally:
+            self._placing, self._between = 0, _NONE
+        return offset
+
+    def _put(self, offset: int, parts: _Parts) -> None:
+        kind, body, cause, copies = parts
         if (time := now()) is not self._time:
             self._time, self._frame = time, encode_frame(self.epoch, self.run, time)
         payload = encode_event(offset, self._frame, kind, body, cause)
@@ -221,7 +240,6 @@ class EventLog:
         self.offset = offset
         for copy in copies:
             copy.append(payload)
-        return offset
 
     def _say_dropped(self) -> None:
         count, size = self._dropped

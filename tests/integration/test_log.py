@@ -47,6 +47,31 @@ async def test_events_from_many_threads_have_offsets_without_holes(connection, w
     assert {(e.epoch, e.run, e.type) for e in found} == {(log.epoch, 1, "said")}
 
 
+@pytest.mark.parametrize("where", ["before it is sent", "after"])
+async def test_what_a_signal_handler_says_while_an_event_is_written_goes_behind_it(
+    connection, writer, monkeypatch, where
+):
+    """A handler or a finalizer may run between any two steps, in the thread that has the lock."""
+    _, log = await own(connection, writer, A)
+    said, copy, put, inner = [], [], log._way.put, iter(["one", "two", "", "three"])
+
+    def interrupted(payload):
+        if where == "after":
+            put(payload)
+        for data in iter(lambda: next(inner, ""), ""):
+            said.append((log.append("inner", data, copies=[copy]), data))
+        if where != "after":
+            put(payload)
+
+    monkeypatch.setattr(log._way, "put", interrupted)
+    said += [(log.append("outer", data), data) for data in ("first", "second")]
+    await log.flush()
+    found = [(e.offset, e.data) for e in await events(connection, A)]
+    assert found == sorted(said)
+    assert [data for _, data in found] == ["first", "one", "two", "three", "second"]
+    assert (log.offset, len(copy)) == (5, 3)
+
+
 async def test_an_event_carries_its_time_and_its_cause(connection, writer):
     _, log = await own(connection, writer, A)
     log.append("plain")

@@ -1,36 +1,72 @@
 """Storing few entries with as little delay as there can be: whoever puts one sends it. Protocol: section 7.
 
-This is the window of plain publishes that `ingest` sends, left open.
+`Direct` is the window of plain publishes that `ingest` sends, left open; `Beside` adds to the batch that it sends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from natsproc.errors import Error
 
 from .ingest import SILENCE, WINDOW_BYTES, Broken, Pipe, settle, silence
 from .wire import Wire
 
+if TYPE_CHECKING:
+    from .ingest import Batch
+
 MOST = 8  #: entries on their way at a time; where there are more, a batch costs less
+FEW = 32  #: entries in a moment that are sent into a batch one by one; where there are more, blocks cost less
+MOMENT = 0.002  #: seconds
 
 
-class Direct:
-    """Sends what is put, in the thread that puts it, for as long as few entries are on their way.
+class _Sender:
+    """Sends entries in the thread that puts them, and so under `lock`."""
 
-    `send` is called under `lock`, the one of whoever puts; the rest belongs to the I/O loop.
-    """
+    _form: bytes  # of a message: subject, stem, place, size, payload
 
-    def __init__(self, pipe: Pipe, wire: Wire, lock: AbstractContextManager[object]) -> None:
+    def __init__(self, pipe: Pipe, wire: Wire, lock: AbstractContextManager[object], stem: str) -> None:
         self._pipe = pipe
         self._wire = wire
         self._lock = lock
-        _, stem = pipe.begin()
         self._stem = stem.encode()
         self._limit = pipe.connection.max_payload
-        self._sent = self._stored = 0
+
+    def _post(self, counted: Direct | Batch, lane: Any, number: int, payload: bytes) -> bool:
+        """Have an entry on its way behind those that were `counted`, or return False."""
+        pipe = self._pipe
+        # what there is has to leave before: it may be what somebody needs who sees this entry, or of the same batch
+        if pipe.sending or pipe.connection.nc.pending_data_size:
+            return False
+        pipe.sending = True  # what a signal handler or a finalizer puts meanwhile is queued
+        try:
+            counted.sent = place = counted.sent + 1  # before it is sent, as the answer may be quick
+            pipe.flying.append((lane, number, payload))
+            message = self._form % (lane.subject.encode(), self._stem, place, len(payload), payload)
+            if not self._wire.send(message):
+                pipe.flying.pop()
+                counted.sent = place - 1
+                return False
+            lane.sent = number
+            return True
+        finally:
+            pipe.sending = False
+
+
+class Direct(_Sender):
+    """Sends what is put, in the thread that puts it, for as long as few entries are on their way.
+
+    `send` is called under `lock`; the rest belongs to the I/O loop.
+    """
+
+    _form = b"PUB %b %b.%d %d\r\n%b\r\n"
+
+    def __init__(self, pipe: Pipe, wire: Wire, lock: AbstractContextManager[object]) -> None:
+        super().__init__(pipe, wire, lock, pipe.begin()[1])
+        self.sent = self._stored = 0
         self._timed = True  # whether the loop looks after what is on its way
 
     def open(self) -> bool:
@@ -54,17 +90,8 @@ class Direct:
         # what is large may be refused, and then it is better if nothing came behind it
         if len(pipe.flying) >= MOST or size > self._limit or pipe.held - size >= WINDOW_BYTES:
             return False
-        # which may be what somebody needs who sees this entry, such as a subscription
-        if pipe.connection.nc.pending_data_size:
+        if not self._post(self, lane, number, payload):
             return False
-        self._sent = place = self._sent + 1  # before it is sent, as the answer may be quick
-        pipe.flying.append((lane, number, payload))
-        message = b"PUB %b %b.%d %d\r\n%b\r\n" % (lane.subject.encode(), self._stem, place, size, payload)
-        if not self._wire.send(message):
-            pipe.flying.pop()
-            self._sent = place - 1
-            return False
-        lane.sent = number
         if not self._timed:
             self._timed = True
             pipe.rouse()
@@ -72,7 +99,7 @@ class Direct:
 
     def hear(self, place: str, answer: dict[str, Any], error: Error | None) -> bool:
         """Take it that the first entry on its way is stored; returns False for every other answer."""
-        if error or "seq" not in answer or place != str(self._stored + 1) or self._stored == self._sent:
+        if error or "seq" not in answer or place != str(self._stored + 1) or self._stored == self.sent:
             return False
         self._stored += 1
         self._pipe.acknowledge(1)
@@ -88,7 +115,7 @@ class Direct:
             finally:
                 with self._lock:
                     pipe.direct = None
-            await settle(pipe, lambda place: [place] if place <= self._sent else [], self._stored)
+            await settle(pipe, lambda place: [place] if place <= self.sent else [], self._stored)
         finally:
             forget()
 
@@ -116,3 +143,40 @@ class Direct:
             if lane.subject.lower() == subject.lower():
                 self._pipe.tell(self._pipe.connection.denied(lane.subject, "publish"))
                 return
+
+
+class Beside(_Sender):
+    """Sends what is put into a batch, in the thread that puts it, for as long as little is put at a time.
+
+    Used with `with`, by the I/O loop, while that sends nothing itself; `send` is called under `lock`.
+    """
+
+    _form = b"PUB %b %b.%d.1.$FI %d\r\n%b\r\n"
+
+    def __init__(self, batch: Batch, pipe: Pipe, wire: Wire, lock: AbstractContextManager[object]) -> None:
+        super().__init__(pipe, wire, lock, batch.stem)
+        self._batch = batch
+        self._until = 0.0  # when the moment is over
+        self._count = 0  # entries in it
+        self._few = True  # whether there were few in the one before
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._pipe.direct = self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._pipe.direct = None
+
+    def send(self, lane: Any, number: int, payload: bytes) -> bool:
+        """As `Direct.send`."""
+        if (now := time.monotonic()) >= self._until:
+            self._until, self._few, self._count = now + MOMENT, self._count <= FEW, 0
+        self._count += 1
+        if not self._few or self._count > FEW or not self._batch.room or len(payload) > self._limit:
+            return False
+        return self._post(self._batch, lane, number, payload)
+
+    def hear(self, place: str, answer: dict[str, Any], error: Error | None) -> bool:
+        """What comes in is the batch's."""
+        return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from nats.aio.msg import Msg
@@ -22,12 +22,12 @@ from .connection import ApiError, Connection, NoResponders
 from .parts import taken
 
 if TYPE_CHECKING:
-    from .direct import Direct
+    from .direct import Beside, Direct
 
 SILENCE = 3.0  #: seconds without any answer after which an attempt is given up
 GRACE = 0.1  #: seconds to wait, after an error, for how much was stored before it
 IDLE = 0.005  #: seconds without a new entry after which a batch is committed
-AGE = 0.05  #: seconds without progress after which a batch is committed
+AGE = 0.1  #: seconds without progress after which a batch is committed
 FLOW = 500  #: entries for each acknowledgement of a batch, at most
 AHEAD = 4  #: acknowledgements that may be due: nats-server gives them by twos when it has had much to do
 BLOCK = 250  #: entries that are sent at once, at most: the server begins with them while the next are made
@@ -65,7 +65,8 @@ class Pipe:
         self.connection = connection
         self.queue: deque[Entry] = deque()
         self.flying: deque[Entry] = deque()
-        self.direct: Direct | None = None  #: sends what is put at once, while there is one
+        self.direct: Direct | Beside | None = None  #: sends what is put at once, while there is one
+        self.sending = False  #: whether it does at this moment
         self.bytes_in = 0  #: ever put
         self.bytes_out = 0  #: ever acknowledged or dropped
         self.stored = 0  #: entries ever acknowledged
@@ -287,16 +288,16 @@ class Batch:
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self._name, stem = pipe.begin()
-        self._stem = f"{stem}.{FLOW}.fail"
+        self.stem = f"{stem}.{FLOW}.fail"
         self._clock = asyncio.get_running_loop().time
         self._since = self._clock()  # the last progress
-        self._sent = self._stored = 0
+        self.sent = self._stored = 0
         self._flow = 0  # entries for each acknowledgement; 0 before the first answer
         self._failure: Error | None = None
         self._closing = self._over = False
 
-    async def run(self) -> None:
-        """Send and wait until everything sent is acknowledged. Raises: Broken."""
+    async def run(self, door: AbstractContextManager[object]) -> None:
+        """Send, as others may who come in by the `door`, until everything sent is acknowledged. Raises: Broken."""
         if not (taken := self._pipe.take(1)):
             return
         lane, _, payload = taken[0]
@@ -307,17 +308,18 @@ class Batch:
             while not self._over:
                 if self._flow and not self._closing:
                     await self._fill()
-                    if due or self._failure or (self._room and self._pipe.urgent()):
+                    if due or self._failure or (self.room and self._pipe.urgent()):
                         self._closing, self._since = True, self._clock()
-                        await self._pipe.publish(subject, b"", f"{self._stem}.{self._sent + 1}.{_COMMIT}")
-                due = not await self._rest()
+                        await self._pipe.publish(subject, b"", f"{self.stem}.{self.sent + 1}.{_COMMIT}")
+                with door:
+                    due = not await self._rest()
                 for answer in self._pipe.answers():
                     self._hear(*answer)
 
     async def _fill(self) -> None:
-        if self._sent == self._stored:
+        if self.sent == self._stored:
             self._since = self._clock()
-        while not self._failure and (taken := self._pipe.take(min(self._room, BLOCK))):
+        while not self._failure and (taken := self._pipe.take(min(self.room, BLOCK))):
             await self._send(taken)
             if len(taken) < BLOCK:
                 break
@@ -325,7 +327,7 @@ class Batch:
 
     async def _send(self, taken: Sequence[Entry]) -> None:
         messages: list[bytes] = []
-        limit, sent = self._pipe.connection.max_payload, self._sent
+        limit, sent = self._pipe.connection.max_payload, self.sent
         before, head = None, b""
         for lane, _, payload in taken:
             size = len(payload)
@@ -333,21 +335,21 @@ class Batch:
                 self._fail(too_large(lane.subject, payload, limit))
                 break
             if lane is not before:
-                before, head = lane, f"PUB {lane.subject} {self._stem}.".encode()
+                before, head = lane, f"PUB {lane.subject} {self.stem}.".encode()
             sent += 1
             messages.append(b"%b%d.1.$FI %d\r\n%b\r\n" % (head, sent, size, payload))
         if messages:
-            self._sent = sent
+            self.sent = sent
             await self._pipe.publish_all(messages)
 
     @property
-    def _room(self) -> int:
-        return max(0, self._stored + AHEAD * self._flow - self._sent)
+    def room(self) -> int:
+        return 0 if self._closing or self._failure else max(0, self._stored + AHEAD * self._flow - self.sent)
 
     async def _begin(self, subject: str, payload: bytes) -> None:
         try:
-            await self._pipe.publish(subject, payload, f"{self._stem}.1.0.$FI")
-            self._sent = 1
+            await self._pipe.publish(subject, payload, f"{self.stem}.1.0.$FI")
+            self.sent = 1
         except TooLarge as error:
             self._fail(error)
 
@@ -358,8 +360,9 @@ class Batch:
             if not await self._pipe.rest(patience + (GRACE if self._failure else SILENCE)):
                 raise Broken(self._failure or silence())
             return True
-        patience += AGE
-        return await self._pipe.rest(min(patience, IDLE) if self._room else patience, entries=self._room > 0)
+        patience, sent, room = patience + AGE, self.sent, self.room
+        heard = await self._pipe.rest(min(patience, IDLE) if room else patience, entries=room > 0)
+        return heard or (self.sent > sent and self._clock() < self._since + AGE)
 
     def _hear(self, place: str, answer: dict[str, Any], error: Error | None) -> None:
         if not place and error and not isinstance(error, NotAllowed):
@@ -369,7 +372,7 @@ class Batch:
             self._progress(int(answer["seq"]))
         elif answer.get("batch") == self._name:
             self._progress(int(answer.get("count", 0)))
-            self._over = self._stored == self._sent
+            self._over = self._stored == self.sent
             if self._failure or not self._over:
                 raise Broken(self._failure or Error("the server ended a batch early"))
         else:
@@ -385,6 +388,6 @@ class Batch:
 
     def _progress(self, count: int) -> None:
         """The first `count` entries are stored; what is above what was sent is ignored."""
-        if self._stored < count <= self._sent:
+        if self._stored < count <= self.sent:
             self._pipe.acknowledge(count - self._stored)
             self._stored, self._since = count, self._clock()

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from natsproc.errors import Closed, Error, NoServer, NotAllowed, ServerUnfit, TimedOut, TooLarge
 
 from .connection import ApiError, Connection, NoResponders
-from .direct import MOST, Direct
+from .direct import MOST, Beside, Direct
 from .ingest import WINDOW, Batch, Broken, Pipe, window
 
 MAX_EVENTS = 20_000
@@ -234,11 +234,13 @@ class Writer:
         fast = self._fast and asyncio.get_running_loop().time() > self._shy_until
         batch = fast and len(self._pipe.queue) > 1
         before = self._pipe.stored
-        reason = await self._attempt(
-            Batch(self._pipe).run() if batch else window(self._pipe, 1 if fast else WINDOW)
-        )
+        reason = await self._attempt(self._batch() if batch else window(self._pipe, 1 if fast else WINDOW))
         useless = batch and self._pipe.stored == before and not isinstance(reason, NoServer)
         await self._insist(reason, useless)
+
+    def _batch(self) -> Awaitable[None]:
+        batch, wire = Batch(self._pipe), self.connection.wire
+        return batch.run(Beside(batch, self._pipe, wire, self._lock) if wire else nullcontext())
 
     async def _insist(self, reason: Error | None, useless: bool = False) -> None:
         """After a failure, try the first entry alone until it is stored or refused, for as long as it takes.

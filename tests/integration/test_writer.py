@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,8 @@ from harness import OLDEST, running
 from writing import NAMES, SERVERS, A, B, C, connected, stored, until, writing
 
 from natsproc.bus import ingest, streams
+from natsproc.bus.direct import Beside
+from natsproc.bus.wire import Wire
 from natsproc.bus.writer import Writer
 from natsproc.errors import Closed, NotAllowed, TooLarge
 
@@ -100,6 +103,75 @@ async def test_a_batch_goes_on_while_somebody_waits_for_what_will_be_acknowledge
         for number in range(250, 60_001, 250):
             await lane.stored(number)
         assert writer.stats.attempts < 10  # thirty, if each of those who waited had ended one
+
+
+async def test_what_trickles_into_a_batch_is_sent_by_whoever_puts_it(connection, refusals):
+    if connection.server_version < (2, 14):
+        pytest.skip("this server takes no batches")
+    async with writing(connection) as writer:
+        lane, entries, at_once = lane_of(writer, A, refusals), numbered(6000), 0
+        for payload in entries[:3000]:  # which begins one
+            lane.put(payload)
+        await until(lambda: not writer._pipe.queue and isinstance(writer._pipe.direct, Beside))
+        attempts = writer.stats.attempts
+
+        def trickle():
+            nonlocal at_once
+            for start in range(3000, 6000, 25):
+                for payload in entries[start : start + 25]:
+                    number = lane.put(payload)
+                    at_once += lane.sent == number
+                time.sleep(0.004)
+
+        await asyncio.to_thread(trickle)
+        await lane.stored(6000)
+        assert at_once > 1000
+        assert writer.stats.attempts - attempts < 30  # of 120, if each pause had ended one
+        assert writer.stats.broken == 0
+        assert await payloads(connection, A) == entries
+
+
+async def test_bursts_and_trickles_of_many_threads_keep_their_order(connection, refusals):
+    entries = numbered(4000, 50)
+    async with writing(connection) as writer:
+
+        def produce(lane, seed):
+            chance, at = random.Random(seed), 0
+            while at < len(entries):
+                burst = chance.choice((1, 1, 2, 5, 12, 12, 40, 300))
+                for payload in entries[at : at + burst]:
+                    lane.put(payload)
+                at += burst
+                time.sleep(chance.choice((0, 0.0005, 0.001, 0.002, 0.006)))
+
+        lanes = [lane_of(writer, address, refusals) for address in (A, B, C)]
+        await asyncio.gather(*(asyncio.to_thread(produce, lane, n) for n, lane in enumerate(lanes)))
+        await asyncio.gather(*(lane.stored(len(entries)) for lane in lanes))
+        assert writer.stats.broken == 0
+        for address in (A, B, C):
+            assert await payloads(connection, address) == entries
+
+
+async def test_what_a_signal_handler_puts_while_an_entry_is_sent_is_queued(connection, refusals, monkeypatch):
+    """In a batch, where there is one, its place would be behind that of an entry that has not left yet."""
+    async with writing(connection) as writer:
+        lane, other, send, puts = lane_of(writer, A, refusals), lane_of(writer, B, refusals), Wire.send, []
+
+        def interrupted(self, data):
+            if data.startswith(b"PUB proc.default.a.") and len(puts) < 40:
+                puts.append(b"%d" % len(puts))
+                other.put(puts[-1])
+            return send(self, data)
+
+        monkeypatch.setattr(Wire, "send", interrupted)
+        entries = numbered(2000)
+        for start in range(0, 2000, 20):
+            for payload in entries[start : start + 20]:
+                lane.put(payload)
+            await asyncio.sleep(0.001)
+        await asyncio.gather(lane.stored(2000), other.stored(40))
+        assert (await payloads(connection, A), await payloads(connection, B)) == (entries, puts)
+        assert writer.stats.broken == 0
 
 
 async def test_stored_means_that_a_reader_finds_it(connection, refusals):
@@ -374,7 +446,7 @@ async def test_an_answer_to_nothing_is_ignored(connection, refusals):
         lane, pipe = lane_of(writer, A, refusals), writer._pipe
         await lane.stored(lane.put(b"first"))
         await until(lambda: pipe.direct)
-        subject = f"{pipe._prefix}{pipe._attempt}.{pipe.direct._sent + 1}"
+        subject = f"{pipe._prefix}{pipe._attempt}.{pipe.direct.sent + 1}"
         pipe._on_reply(SimpleNamespace(subject=subject, data=b'{"stream":"S","seq":1}', headers=None))
         await until(lambda: not pipe.arrived)
         await lane.stored(lane.put(b"second"))

@@ -319,7 +319,7 @@ class Batch:
     async def _fill(self) -> None:
         if self.sent == self._stored:
             self._since = self._clock()
-        while not self._failure and (taken := self._pipe.take(min(self.room, BLOCK))):
+        while taken := self._pipe.take(min(self.room, BLOCK)):
             await self._send(taken)
             if len(taken) < BLOCK:
                 break

@@ -19,7 +19,7 @@ from natsproc.protocol.messages import decode_object
 from natsproc.protocol.names import new_token, node_inbox
 
 from .connection import ApiError, Connection, NoResponders
-from .parts import taken
+from .parts import taken, too_large
 
 if TYPE_CHECKING:
     from .direct import Beside, Direct
@@ -205,13 +205,6 @@ class Pipe:
             return
         self.arrived.append((place, fields, error))
         self.wake.set()
-
-
-def too_large(subject: str, payload: bytes, limit: int) -> TooLarge:
-    """That a server takes no message of this size."""
-    size = len(payload)
-    text = f"an event of {size} bytes on {subject}: the server takes {limit} in one message"
-    return TooLarge(text, size=size, limit=limit)
 
 
 def silence() -> TimedOut:

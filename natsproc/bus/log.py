@@ -15,7 +15,6 @@ from natsproc.errors import (
     Error,
     NotAllowed,
     OwnershipLost,
-    TooLarge,
 )
 from natsproc.protocol.carried import CARRIED, Carried
 from natsproc.protocol.messages import EXITED, LIFECYCLE, NOTICES, Json, encode, encode_event, encode_frame
@@ -28,6 +27,7 @@ from .connection import Connection
 from .history import shared
 from .kv import Bucket
 from .overflow import Overflow
+from .parts import event_too_large
 from .spool import Spool
 from .writer import Writer
 
@@ -47,14 +47,6 @@ def _users_kind(type: str) -> bytes:
     if type in LIFECYCLE or type in NOTICES:
         raise BadPayload(f"event type {type!r} is natsproc's own; name yours otherwise")
     return encode(type)
-
-
-def _too_large(size: int, limit: int) -> TooLarge:
-    text = (
-        f"an event of {size} bytes is too large: the server takes {limit} at most in one (its max_payload, "
-        "less what it adds). Send it in parts, or raise max_payload"
-    )
-    return TooLarge(text, size=size, limit=limit)
 
 
 def _nobody(*_: Error) -> None: ...
@@ -168,7 +160,7 @@ class EventLog:
         body, reason = encode(data), b"" if cause is None else encode(cause)
         size = self._bare + len(kind) + len(body) + len(reason)
         if size > (limit := self._writer.limit - self._overhead):
-            raise _too_large(size, limit)
+            raise event_too_large(size, limit)
         # before the lock, which another thread may have held at the fork
         if forks.generation != self._generation:
             raise Closed(f"this is a forked child: {self.address} belongs to its parent")
@@ -180,12 +172,18 @@ class EventLog:
             if self._drop and not own and self._overflow and self._overflow.full:
                 self._dropped = [self._dropped[0] + 1, self._dropped[1] + len(body)]
                 self._overflow.wake()
-                return self.offset + 1
+                return self._next
             if self._dropped[0]:
                 self._say_dropped()
-            offset = self._place(kind, body, reason, copies)
-            if own and type == EXITED:
-                self._terminal = offset
+            if (
+                own and type == EXITED
+            ):  # before it is written, so that nothing comes in between and follows it
+                self._terminal = self._next
+            try:
+                offset = self._place(kind, body, reason, copies)
+            except BaseException:
+                self._terminal = 0
+                raise
             if type in CARRIED:
                 self._carried.feed(type, data, offset)
             if offset >= self._goal:
@@ -216,11 +214,15 @@ class EventLog:
         with self._lock:
             return self.offset, self._carried.copy()
 
+    @property
+    def _next(self) -> int:
+        return (self._placing + len(self._between) if self._placing else self.offset) + 1
+
     def _place(self, kind: bytes, body: bytes, cause: bytes = b"", copies: Sequence[list[bytes]] = ()) -> int:
         """Write an event with the next offset; what a signal handler or a finalizer writes meanwhile goes behind it."""
         if self._placing:
             self._between.append((kind, body, cause, copies))
-            return self._placing + len(self._between)
+            return self._next - 1
         offset = self.offset + 1
         self._between, self._placing = [], offset
         try:

@@ -1,9 +1,11 @@
-"""Entries in the messages that a window consists of: one each, or as the gate wants them."""
+"""Entries in the messages that a window consists of: one each, or as the gate wants them; and what is too large for one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from natsproc.errors import TooLarge
 
 if TYPE_CHECKING:
     from .ingest import Pipe
@@ -45,3 +47,19 @@ def taken(pipe: Pipe, limit: int, most: int) -> list[Part]:
         count, size = count + 1, size + len(payload)
         part.add(payload, count)
     return parts
+
+
+def event_too_large(size: int, limit: int) -> TooLarge:
+    """That an event is not even taken: a server's limit is less than what it would get."""
+    text = (
+        f"an event of {size} bytes is too large: the server takes {limit} at most in one (its max_payload, "
+        "less what it adds). Send it in parts, or raise max_payload"
+    )
+    return TooLarge(text, size=size, limit=limit)
+
+
+def too_large(subject: str, payload: bytes, limit: int) -> TooLarge:
+    """That a server takes no message of this size."""
+    size = len(payload)
+    text = f"an event of {size} bytes on {subject}: the server takes {limit} in one message"
+    return TooLarge(text, size=size, limit=limit)

@@ -72,6 +72,23 @@ async def test_what_a_signal_handler_says_while_an_event_is_written_goes_behind_
     assert (log.offset, len(copy)) == (5, 3)
 
 
+async def test_nothing_that_a_signal_handler_says_follows_the_end(connection, writer, monkeypatch):
+    _, log = await own(connection, writer, A)
+    put, refused = log._way.put, []
+
+    def interrupted(payload):
+        with pytest.raises(AlreadyEnded):
+            log.append("too late")
+        refused.append(payload)
+        put(payload)
+
+    log.append("said")
+    monkeypatch.setattr(log._way, "put", interrupted)
+    assert await log.end({"status": "completed", "code": 0}) == 2
+    assert [e.type for e in await events(connection, A)] == ["said", "exited"]
+    assert len(refused) == 1
+
+
 async def test_an_event_carries_its_time_and_its_cause(connection, writer):
     _, log = await own(connection, writer, A)
     log.append("plain")

@@ -105,28 +105,37 @@ async def test_a_batch_goes_on_while_somebody_waits_for_what_will_be_acknowledge
         assert writer.stats.attempts < 10  # thirty, if each of those who waited had ended one
 
 
-async def test_what_trickles_into_a_batch_is_sent_by_whoever_puts_it(connection, refusals):
+async def test_what_trickles_into_a_batch_is_sent_by_whoever_puts_it(connection, refusals, monkeypatch):
     if connection.server_version < (2, 14):
         pytest.skip("this server takes no batches")
+    monkeypatch.setattr(
+        ingest, "IDLE", 0.1
+    )  # a tenth of a second without an entry, on however slow a machine
+    monkeypatch.setattr(ingest, "AGE", 5.0)
     async with writing(connection) as writer:
-        lane, entries, at_once = lane_of(writer, A, refusals), numbered(6000), 0
+        lane, entries, at_once, post = lane_of(writer, A, refusals), numbered(6000), 0, Beside._post
         for payload in entries[:3000]:  # which begins one
             lane.put(payload)
         await until(lambda: not writer._pipe.queue and isinstance(writer._pipe.direct, Beside))
         attempts = writer.stats.attempts
 
-        def trickle():
+        def counting(self, *entry):
             nonlocal at_once
+            at_once += (done := post(self, *entry))
+            return done
+
+        def trickle():
             for start in range(3000, 6000, 25):
                 for payload in entries[start : start + 25]:
-                    number = lane.put(payload)
-                    at_once += lane.sent == number
-                time.sleep(0.004)
+                    lane.put(payload)
+                time.sleep(0.01)
+
+        monkeypatch.setattr(Beside, "_post", counting)
 
         await asyncio.to_thread(trickle)
         await lane.stored(6000)
         assert at_once > 1000
-        assert writer.stats.attempts - attempts < 30  # of 120, if each pause had ended one
+        assert writer.stats.attempts - attempts < 8  # of a dozen, if each tenth of a second had ended one
         assert writer.stats.broken == 0
         assert await payloads(connection, A) == entries
 
@@ -169,6 +178,7 @@ async def test_what_a_signal_handler_puts_while_an_entry_is_sent_is_queued(conne
             for payload in entries[start : start + 20]:
                 lane.put(payload)
             await asyncio.sleep(0.001)
+        assert len(puts) == 40
         await asyncio.gather(lane.stored(2000), other.stored(40))
         assert (await payloads(connection, A), await payloads(connection, B)) == (entries, puts)
         assert writer.stats.broken == 0

@@ -175,10 +175,8 @@ class EventLog:
                 return self._next
             if self._dropped[0]:
                 self._say_dropped()
-            if (
-                own and type == EXITED
-            ):  # before it is written, so that nothing comes in between and follows it
-                self._terminal = self._next
+            if own and type == EXITED:
+                self._terminal = self._next  # before it is written, so that nothing comes in and follows it
             try:
                 offset = self._place(kind, body, reason, copies)
             except BaseException:

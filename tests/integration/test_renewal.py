@@ -58,7 +58,8 @@ async def test_a_credential_is_renewed_without_a_gap_for_owners_and_viewers(home
 
     async def rewrite():
         while True:
-            path.write_text(source())
+            path.with_suffix(".new").write_text(source())
+            path.with_suffix(".new").replace(path)  # whole at any time
             await asyncio.sleep(1.5)
 
     if how == "file":

@@ -221,8 +221,8 @@ class EventLog:
         if self._placing:
             self._between.append((kind, body, cause, copies))
             return self._next - 1
-        offset = self.offset + 1
-        self._between, self._placing = [], offset
+        self._between = []  # first, as making it may have garbage collected
+        self._placing = offset = self.offset + 1
         try:
             self._put(offset, (kind, body, cause, copies))
             for parts in self._between:  # which may grow on the way

@@ -1,6 +1,7 @@
 """One process's log, from its owner's end: offsets, refusals, and when what was written counts."""
 
 import asyncio
+import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -70,6 +71,31 @@ async def test_what_a_signal_handler_says_while_an_event_is_written_goes_behind_
     assert found == sorted(said)
     assert [data for _, data in found] == ["first", "one", "two", "three", "second"]
     assert (log.offset, len(copy)) == (5, 3)
+
+
+async def test_what_is_said_whenever_the_garbage_collector_runs_has_offsets_of_its_own(connection, writer):
+    _, log = await own(connection, writer, A)
+    said, usual, runs = [], gc.get_threshold(), 1
+
+    def collecting(phase, _):
+        nonlocal runs
+        if phase == "start":
+            runs -= 1
+            if runs == 0:  # once for each event, sooner or later
+                said.append((log.append("inner", len(said)), len(said)))
+
+    gc.callbacks.append(collecting)
+    gc.set_threshold(1, 1_000_000)
+    try:
+        for n in range(-300, 0):
+            runs = -n % 3 + 1
+            said.append((log.append("outer", n), n))
+    finally:
+        gc.set_threshold(*usual)
+        gc.callbacks.remove(collecting)
+    await log.flush()
+    assert len(said) > 330
+    assert [(e.offset, e.data) for e in await events(connection, A)] == sorted(said)
 
 
 async def test_nothing_that_a_signal_handler_says_follows_the_end(connection, writer, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from nats.protocol import parser
 from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, CRLF_SIZE, Parser
@@ -15,34 +16,60 @@ parser.HMSG_RE = re.compile(rb"\AHMSG" + _PART * 2 + rb"[ \t]+(([^ \t\r\n]+)[ \t
 Raw = tuple[bytes, bytes, bytes, bytes]
 """A message as it came: its subject, reply, payload and block of headers; empty where there is none."""
 
+_HELD = 64 * 1024  #: bytes of a message that is cut, kept for what comes next; of more nats-py takes care
+_HELD_LINE = 512  #: and of its first line
+
 
 class ListParser(Parser):
     """Hands over in lists what is listened to. Everything else nats-py's own parser gets, piece by piece."""
 
+    def reset(self) -> None:
+        super().reset()
+        self._held = b""  # how a message begins that is not there yet
+        self._cut = False  # whether that is why `hear` stopped
+
     @property
     def between(self) -> bool:
-        """Whether what comes next begins a message."""
+        """Whether what comes next begins a message, or goes on with one that is held."""
         return self.state == AWAITING_CONTROL_LINE and not self.buf
 
     async def parse(self, data: bytes = b"") -> None:
-        start = 0
+        data, start = self._with_held(data), 0
         while start < len(data):
             if self.state == AWAITING_MSG_PAYLOAD:
                 end = start + self.needed + CRLF_SIZE - len(self.buf)
             else:
                 if not self.buf:
-                    start = self.hear(data, start)
+                    start = self._hear_all(data, start)
                 end = data.find(b"\n", start) + 1 or len(data)
             await super().parse(data[start:end])
             start = end
+
+    def take(self, data: bytes) -> bytes:
+        """Hand over what comes next and is listened to, and return what is left to parse. Only while it is `between`."""
+        data = self._with_held(data)
+        return data[self._hear_all(data, 0) :]
+
+    def _with_held(self, data: bytes) -> bytes:
+        held, self._held = self._held, b""
+        return held + data if held else data
+
+    def _hear_all(self, data: bytes, start: int) -> int:
+        """As `hear`, and keep the beginning of a message that is cut: so the next one begins where bytes do that come."""
+        start = self.hear(data, start)
+        if self._cut and len(data) - start <= _HELD:
+            self._held, start = data[start:], len(data)
+        return start
 
     def hear(self, data: bytes, start: int = 0) -> int:
         """Hand over the whole messages that come next and are listened to, and return where something else begins.
 
         Only while it is `between` two messages.
         """
-        last, listener = b"", None
+        last = b""
+        listener: Any = None
         messages: list[Raw] = []
+        cut = False
         while (end := data.find(b"\r\n", start)) > 0:
             line = data[start:end]
             parts = line.split()
@@ -56,8 +83,10 @@ class ListParser(Parser):
             else:
                 break
             body = end + CRLF_SIZE
-            after = body + int(parts[-1]) if parts[-1].isdigit() else len(data)
-            if after + CRLF_SIZE > len(data):
+            if not parts[-1].isdigit():
+                break
+            after = body + int(parts[-1])
+            if cut := after + CRLF_SIZE > len(data):
                 break
             if parts[2] != last:
                 if messages:
@@ -65,9 +94,18 @@ class ListParser(Parser):
                 last, messages = parts[2], []
                 if not (listener := self.nc.listener(last)):
                     break
+                if (read_to := self.nc.read_on(listener, data, start)) > start:
+                    start, last = read_to, b""
+                    continue
             text = body + head
             messages.append((parts[1], parts[3] if count == 5 else b"", data[text:after], data[body:text]))
             start = after + CRLF_SIZE
+            if listener.read:
+                self.nc.hand_over(listener, messages)
+                last, messages = b"", []
+        else:
+            cut = end < 0 and 0 < len(data) - start <= _HELD_LINE
         if messages:
             self.nc.hand_over(listener, messages)
+        self._cut = cut
         return start

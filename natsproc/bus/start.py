@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from natsproc.errors import NoSuchProcess
 from natsproc.protocol.messages import Cursor, Entry
@@ -26,8 +25,7 @@ from .kv import Bucket
 _LONG_AGO = 1e9
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """Where a tail begins."""
 
     kind: Literal["run", "first", "last", "since", "position", "cursor", "new"] = "run"

@@ -11,9 +11,8 @@ returned, and subscribes before it reads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from .messages import EXITED, Cursor, Entry, Event, Notice, next_event
 from .names import Address
@@ -33,8 +32,7 @@ class Do(Enum):
     UNSUBSCRIBE = "stop listening, and drop what has been heard and not been fed"
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """Read the subject's entries behind that position, to its last one; then call `history_end`."""
 
     after: int

@@ -1,6 +1,7 @@
 """Reads of what a stream has stored: each entry once, in order, all of them, or an error that says so."""
 
 import asyncio
+import re
 from contextlib import aclosing
 
 import pytest
@@ -8,10 +9,10 @@ from harness import SERVERS, running
 from rawlog import RawLog
 
 from natsproc.bus import bulk, streams
-from natsproc.bus.bulk import Bulk
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.history import History, ReadFailed
 from natsproc.bus.kv import Bucket
+from natsproc.bus.parsing import ListParser
 from natsproc.errors import NoMesh, NotAllowed
 from natsproc.protocol.messages import Entry
 from natsproc.protocol.names import Address, Names
@@ -246,12 +247,16 @@ async def test_reads_that_pause_do_not_keep_others_waiting(connection, history):
 async def test_an_entry_lost_on_the_way_is_never_skipped_in_silence(connection, history, monkeypatch, lost):
     log = RawLog(connection, NAMES, A)
     await log.emit(4000)
-    take = Bulk._take
+    whole = ListParser._with_held
+    line = re.compile(rb"MSG [^\r]*\.1\.%d\.\d+\.[^\r]* (\d+)\r\n" % lost)
 
-    def lossy(self, messages):
-        take(self, [message for message in messages if b".%d." % lost not in message[1]])
+    def lossy(self, data):
+        data = whole(self, data)
+        if (found := line.search(data)) and (end := found.end() + int(found[1]) + 2) <= len(data):
+            data = data[: found.start()] + data[end:]
+        return data
 
-    monkeypatch.setattr(Bulk, "_take", lossy)
+    monkeypatch.setattr(ListParser, "_with_held", lossy)
     found = []
     with pytest.raises(ReadFailed, match="lost on the way"):
         await collect(history, log.subject, into=found)

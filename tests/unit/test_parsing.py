@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
@@ -25,11 +28,28 @@ class Heard(Noting):
         self.things.append((sid, subject, reply, data, headers or b""))
 
     def listener(self, number):
-        return number if number in LISTENED else None
+        return Listener(self, number) if number in LISTENED else None
+
+    def read_on(self, listener, data, start):
+        return listener.read(data, start) if listener.read else start
 
     def hand_over(self, listener, messages):
         self.lists.append(len(messages))
-        self.things.extend((int(listener), *message) for message in messages)
+        self.things.extend((int(listener.number), *message) for message in messages)
+
+
+class Listener:
+    """One that is handed everything; number 8 reads for itself what has no headers and two bytes."""
+
+    def __init__(self, heard: Heard, number: bytes) -> None:
+        self.things, self.number = heard.things, number
+        self.read = self.read_some if number == b"8" else None
+
+    def read_some(self, data, start):
+        while found := re.compile(rb"MSG (\S+) 8 2\r\n(..)\r\n", re.S).match(data, start):
+            self.things.append((8, found[1], b"", found[2], b""))
+            start = found.end()
+        return start
 
 
 def play(parser, heard: Heard, pieces: list[bytes]) -> list[object]:
@@ -105,7 +125,33 @@ def test_messages_that_come_in_bytes_are_heard_as_those_that_come_at_once(payloa
 def test_what_comes_together_is_handed_over_in_one_list():
     raw = b"MSG a 7 2\r\n{}\r\n" * 50
     things, lists = in_lists([raw + b"PING\r\n" + raw[:-4], raw[-4:] + raw])
-    assert lists == [50, 49, 50]
+    assert lists == [50, 49, 51]
     assert things[50] == "ping"
     assert things[100] == (7, b"a", b"", b"{}", b"")
     assert len(things) == 151
+
+
+@pytest.mark.parametrize("size", [1000, 60_000, 200_000])
+def test_a_message_that_is_cut_is_whole_when_its_rest_comes(size):
+    raw = b"MSG a 7 %d\r\n%b\r\n" % (size, b"x" * size) * 3
+    for cut in (1, 9, 12, 14, 500, len(raw) // 2, len(raw) - 1):
+        assert in_lists([raw[:cut], raw[cut:]])[0] == [(7, b"a", b"", b"x" * size, b"")] * 3
+
+
+def test_of_a_connection_that_is_lost_nothing_is_held():
+    heard = Heard()
+    parser = ListParser(heard)
+    play(parser, heard, [b"MSG a 7 2\r\n{}\r\nMSG a 7 90\r\nabc"])
+    parser.reset()
+    assert play(parser, heard, [b"MSG a 7 2\r\n[]\r\n"]) == [
+        (7, b"a", b"", b"{}", b""),
+        (7, b"a", b"", b"[]", b""),
+    ]
+
+
+def test_nats_py_gets_what_is_left_once_nothing_is_cut():
+    heard = Heard()
+    parser = ListParser(heard)
+    left = [parser.take(piece) for piece in (b"MSG a 7 2\r\n{", b"}\r\nPI", b"NG\r\nMSG a 7 2\r\n{}\r\n")]
+    assert left == [b"", b"", b"PING\r\nMSG a 7 2\r\n{}\r\n"]
+    assert heard.things == [(7, b"a", b"", b"{}", b"")]

@@ -38,7 +38,6 @@ OLDEST = (2, 11)
 CONNECT_TIMEOUT = 5.0
 REFUSED_TIMEOUT = 1.0  # where nothing listens, waiting longer helps nobody
 REQUEST_TIMEOUT = 5.0
-RECONNECT_WAIT = 0.05
 
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription) to \\?\"([^\"\\]+)", re.IGNORECASE)
 
@@ -138,7 +137,6 @@ class Connection:
             reconnected_cb=self._on_reconnect,
             closed_cb=self._on_closed,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]
             reconnect_to_server_handler=self._look_again if endpoint.look else None,
             connect_timeout=2,
             ping_interval=10,
@@ -153,7 +151,7 @@ class Connection:
         url, _, options = self.endpoint.look()
         self.nc.set_server_pool([url])
         self.nc.options.update(options)
-        return None, RECONNECT_WAIT
+        return None, self.nc.pause()
 
     async def _abandon(self) -> None:
         try:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence, Sized
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.protocol.command import unsub_cmd
@@ -37,6 +39,18 @@ def _header_name(name: str) -> str | None:
 Hear = Callable[[list[Raw]], object]
 Read = Callable[[bytes, int], tuple[int, int]]
 """Reads whole messages out of bytes, from a place on: returns where it stopped, and how many that were."""
+
+
+_LEAST, _MOST, _SHARE = 0.02, 1.0, 0.02
+
+
+def pause(away: float) -> float:
+    """Seconds to wait before a server that has been away for `away` seconds is tried again.
+
+    That makes an absence a fiftieth longer at most, and the longer it lasts the fewer tries come of it; many clients do
+    not come at the same moment.
+    """
+    return min(max(_SHARE * away, _LEAST), _MOST) * random.uniform(0.5, 1.0)
 
 
 class _Listening(Subscription):
@@ -99,6 +113,19 @@ class MendedClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._ps: ListParser = ListParser(self)
+        self._lost = time.monotonic()
+
+    def pause(self) -> float:
+        """Seconds until the next attempt to connect."""
+        return pause(time.monotonic() - self._lost)
+
+    async def _attempt_reconnect(self) -> None:
+        self._lost = time.monotonic()
+        await super()._attempt_reconnect()
+
+    async def _connect_to_server(self, server: Srv) -> None:
+        self.options["reconnect_time_wait"] = self.pause()  # nats-py waits for as long if this attempt fails
+        await super()._connect_to_server(server)
 
     async def listen(self, subject: str, handler: Callable[[Msg], object]) -> Subscription:
         """Subscribe; `handler`, which must not wait, is called as a message is read, without queue and task between."""

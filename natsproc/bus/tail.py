@@ -206,7 +206,9 @@ class _Tail:
                 cuts = claim.cuts if claim else ()
                 self._apply(self._reader.first(first.position if first else 0, cuts, epoch))
             case Do.ASK_LAST:
-                self._apply(self._reader.last(await self._history.end_of(self._subject)))
+                end = await self._history.end_of(self._subject)
+                self._hear()  # which may have brought as much meanwhile
+                self._apply(self._reader.last(end))
             case _:
                 await self._unsubscribe()
 

@@ -183,6 +183,42 @@ async def test_the_logs_end_is_not_asked_for_while_events_come_straight(connecti
     await viewer.end()
 
 
+async def test_what_comes_live_while_the_logs_end_is_asked_for_is_not_read_again(connection, monkeypatch):
+    log = RawLog(connection, NAMES, A)
+    await log.claim()
+    viewer = Viewer(connection, probe=60)
+    await viewer.until(lambda: viewer.notices == ["caught_up"])
+    asked, answer, heard, reads = asyncio.Event(), asyncio.Event(), [], []
+    last, read = History.last, History.read
+
+    async def late(self, subject):
+        asked.set()
+        await answer.wait()
+        return await last(self, subject)
+
+    def noted(self, *args, **options):
+        reads.append(args)
+        return read(self, *args, **options)
+
+    def hear(entries):
+        heard.extend(entries)
+        if len(heard) == 5:
+            answer.set()
+
+    monkeypatch.setattr(History, "last", late)
+    monkeypatch.setattr(History, "read", noted)
+    feed = await Feed.join(connection, NAMES.live(A), placed, hear)  # behind the viewer
+    for tell in connection._reconnected.values():
+        tell()
+    await asyncio.wait_for(asked.wait(), 20)
+    await log.emit(5)
+    await viewer.until(lambda: viewer.offsets == [1, 2, 3, 4, 5])
+    assert reads == []
+    await feed.leave(hear)
+    await log.end()
+    await viewer.end()
+
+
 async def test_void_words_and_repeats_are_never_shown(connection):
     log = RawLog(connection, NAMES, A)
     await log.claim()

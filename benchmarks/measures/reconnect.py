@@ -127,8 +127,8 @@ SECTION = Section(
     [Figure(BACK, "ms"), Figure(BEHIND, "ms")],
     [
         Contender("natsproc", bounced("ours", "nats")),
-        Contender("ordered consumers", bounced("bare:await", "nats")),
+        Contender("ordered consumers", bounced("bare:await", "nats"), rounds=3),
         Contender("Redis streams", bounced("redis:await", "redis"), modules=("redis",)),
     ],
-    rounds=2,
+    rounds=5,
 )

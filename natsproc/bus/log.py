@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 from natsproc.errors import (
@@ -97,7 +98,7 @@ class EventLog:
         self._bare = len(encode_event(_WIDEST, self._frame, b"", b""))  # bytes of an event without its parts
         self._overhead = _HEADERS + 2 * len(self._lane.subject)
         self._lock = threading.RLock()
-        self._placing = 0  # offset of the event that is being written
+        self._placing: int | None = None  # the offset up to which events are being written
         self._between = _NONE  # those that came up meanwhile, in the same thread
         self._generation = forks.generation
         self._error: Error | None = None
@@ -107,7 +108,7 @@ class EventLog:
         self._drop = drop
         self._dropped = [0, 0]  # events and bytes that no event says yet
         self._overflow = spool and Overflow(
-            self._lane, spool, self._lock, self._say_dropped, on_trouble=on_trouble, on_loss=self._break
+            self._lane, spool, self._alone, self._say_dropped, on_trouble=on_trouble, on_loss=self._break
         )
         self._way = self._overflow or self._lane
 
@@ -214,11 +215,11 @@ class EventLog:
 
     @property
     def _next(self) -> int:
-        return (self._placing + len(self._between) if self._placing else self.offset) + 1
+        return (self.offset if self._placing is None else self._placing + len(self._between)) + 1
 
     def _place(self, kind: bytes, body: bytes, cause: bytes = b"", copies: Sequence[list[bytes]] = ()) -> int:
         """Write an event with the next offset; what a signal handler or a finalizer writes meanwhile goes behind it."""
-        if self._placing:
+        if self._placing is not None:
             self._between.append((kind, body, cause, copies))
             return self._next - 1
         self._between = []  # first, as making it may have garbage collected
@@ -228,8 +229,21 @@ class EventLog:
             for parts in self._between:  # which may grow on the way
                 self._put(self.offset + 1, parts)
         finally:
-            self._placing, self._between = 0, _NONE
+            self._placing, self._between = None, _NONE
         return offset
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Inside, nobody else changes what waits: what this thread itself is made to write meanwhile goes behind it."""
+        with self._lock:
+            self._between = []
+            self._placing = self.offset
+            try:
+                yield
+                for parts in self._between:
+                    self._put(self.offset + 1, parts)
+            finally:
+                self._placing, self._between = None, _NONE
 
     def _put(self, offset: int, parts: _Parts) -> None:
         kind, body, cause, copies = parts

@@ -15,8 +15,9 @@ from .writer import Lane
 class Overflow:
     """A lane with a spool in front of it, in which what the writer has no room for keeps its order.
 
-    Whoever calls `put`, `wake` and `forget` holds `lock`. What is called back is called on the I/O loop:
-    `on_empty` whenever the spool has been emptied, under the lock; `on_trouble` with a sentence, if the spool cannot
+    Whoever calls `put`, `wake` and `forget` keeps all others from it meanwhile, as whoever is inside `alone` does, even
+    those that the garbage collector calls in the same thread. What is called back is called on the I/O loop:
+    `on_empty` whenever the spool has been emptied, inside `alone`; `on_trouble` with a sentence, if the spool cannot
     be used; `on_loss` if what is in it cannot be read.
     """
 
@@ -24,7 +25,7 @@ class Overflow:
         self,
         lane: Lane,
         spool: Spool,
-        lock: AbstractContextManager[bool],
+        alone: Callable[[], AbstractContextManager[None]],
         on_empty: Callable[[], object],
         *,
         on_trouble: Callable[[str], object],
@@ -32,7 +33,7 @@ class Overflow:
     ) -> None:
         self._lane = lane
         self._spool = spool
-        self._lock = lock
+        self._alone = alone
         self._on_empty = on_empty
         self._on_trouble = on_trouble
         self._on_loss = on_loss
@@ -89,10 +90,10 @@ class Overflow:
         while self._waiting:
             await self._lane.room()
             try:
-                with self._lock:
+                with self._alone():
                     self._move()
             except Closed:
-                with self._lock:
+                with self._alone():
                     self.forget()
             except OSError as error:
                 self._on_loss(Error(f"what waited on disk cannot be read: {error}"))

@@ -73,6 +73,37 @@ async def test_an_outage_blocks_nobody_and_each_event_is_stored_once_in_order(bu
         assert (log.stored, log.offset, log.spooled) == (30 * BOUND + 1, 30 * BOUND + 1, 0)
 
 
+async def test_what_a_finalizer_says_while_the_spool_is_emptied_goes_behind_it(bus, tmp_path, monkeypatch):
+    server, connection, _ = bus
+    log = await spooling(bus, A, tmp_path / "spool")
+    await away(bus)
+    for n in range(5 * BOUND):
+        log.append("said", n)
+    finalized = []
+
+    def finalizing(call, times):
+        """As if the garbage collector ran just before it, so many times."""
+
+        def called(*args):
+            nonlocal times
+            if times:
+                times -= 1
+                finalized.append(log.append("said", "finally"))
+            return call(*args)
+
+        return called
+
+    for name, times in (("_read_some", 20), ("clear", 3)):
+        monkeypatch.setattr(Spool, name, finalizing(getattr(Spool, name), times))
+    await asyncio.to_thread(server.start)
+    await asyncio.wait_for(log.flush(), 60)
+    await until(lambda: log.spooled == 0)
+    await asyncio.wait_for(log.flush(), 60)
+    assert finalized == list(range(5 * BOUND + 1, log.offset + 1))
+    assert len(finalized) > 20
+    assert [event.offset for event in await events(connection, A)] == list(range(1, log.offset + 1))
+
+
 async def test_a_flush_promises_what_it_did(bus, tmp_path):
     server, connection, _ = bus
     log = await spooling(bus, A, tmp_path / "spool")

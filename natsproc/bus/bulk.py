@@ -198,6 +198,8 @@ class Bulk:
                     break
                 there, number, time, rest = data[head:end].split(b".")
                 _, size = rest.split(b" ")
+                if not size.isdigit():
+                    break
                 text, position = end + 2, int(there)
                 after = text + int(size)
                 if after > whole or position >= upto or int(number) != last + 1:

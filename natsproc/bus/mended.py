@@ -42,13 +42,14 @@ Read = Callable[[bytes, int], tuple[int, int]]
 
 
 _LEAST, _MOST, _SHARE = 0.02, 1.0, 0.02
+_HELD_FOR = 1.0  # seconds after which a connection that is lost again begins a new absence
 
 
 def pause(away: float) -> float:
     """Seconds to wait before a server that has been away for `away` seconds is tried again.
 
-    That makes an absence a fiftieth longer at most, and the longer it lasts the fewer tries come of it; many clients do
-    not come at the same moment.
+    That makes an absence a fiftieth longer at most, or 20 ms, and the longer it lasts the fewer tries come of it. Many
+    clients do not come at the same moment.
     """
     return min(max(_SHARE * away, _LEAST), _MOST) * random.uniform(0.5, 1.0)
 
@@ -113,15 +114,19 @@ class MendedClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._ps: ListParser = ListParser(self)
-        self._lost = time.monotonic()
+        self._lost = self._found = time.monotonic()
+        self._reading_now: asyncio.Task[Any] | None = None
 
     def pause(self) -> float:
         """Seconds until the next attempt to connect."""
         return pause(time.monotonic() - self._lost)
 
     async def _attempt_reconnect(self) -> None:
-        self._lost = time.monotonic()
+        if (now := time.monotonic()) - self._found > _HELD_FOR:
+            self._lost = now
+        self.options["reconnect_time_wait"] = self.pause()
         await super()._attempt_reconnect()
+        self._found = time.monotonic()
 
     async def _connect_to_server(self, server: Srv) -> None:
         self.options["reconnect_time_wait"] = self.pause()  # nats-py waits for as long if this attempt fails
@@ -154,16 +159,20 @@ class MendedClient(Client):
         return subscription if isinstance(subscription, _Listening) else None
 
     def hand_over(self, listener: _Listening, messages: list[Raw]) -> None:
-        """Have messages heard, and counted as nats-py counts them."""
+        """Have messages heard, and counted as nats-py counts them: the bytes of their payloads."""
         self.stats["in_msgs"] += len(messages)
         self.stats["in_bytes"] += sum([len(payload) for _, _, payload, _ in messages])
         listener.hear(messages)
 
     def read_on(self, listener: _Listening, data: bytes, start: int) -> int:
-        """Have a listener that can read what comes next, and return where it stopped."""
+        """Have a listener that can read what comes next, and return where it stopped; all bytes of it are counted."""
         if not listener.read:
             return start
-        end, count = listener.read(data, start)
+        try:
+            end, count = listener.read(data, start)
+        except Exception as error:
+            self.failed(error)
+            return start
         self.stats["in_msgs"] += count
         self.stats["in_bytes"] += end - start
         return end
@@ -173,12 +182,20 @@ class MendedClient(Client):
         _at_once(self._error_cb(error))
 
     async def _read_loop(self) -> None:
+        # nats-py resets its parser when a connection is lost; what has been read by then may still be parsed after that,
+        # and a server that does not answer in time leaves a loop behind
+        self._ps.reset()
+        former, self._reading_now = self._reading_now, asyncio.current_task()
+        if former:
+            former.cancel()
         if type(reader := getattr(self._transport, "_io_reader", None)) is asyncio.StreamReader:
             reader.feed_data = partial(self._feed, reader)  # type: ignore[method-assign]
         await super()._read_loop()
 
     def _feed(self, reader: asyncio.StreamReader, data: bytes) -> None:
         """Hand over at once what is listened to, if it is next; the rest nats-py reads, a turn of the loop later."""
+        if reader is not getattr(self._transport, "_io_reader", None):
+            return  # of a connection that was given up
         waiter = getattr(reader, "_waiter", None)
         if waiter and not waiter.done() and self.is_connected and self._ps.between:
             data = self._ps.take(data)

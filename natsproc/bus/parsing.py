@@ -69,7 +69,7 @@ class ListParser(Parser):
         last = b""
         listener: Any = None
         messages: list[Raw] = []
-        cut = False
+        cut = again = False
         while (end := data.find(b"\r\n", start)) > 0:
             line = data[start:end]
             parts = line.split()
@@ -95,14 +95,14 @@ class ListParser(Parser):
                 if not (listener := self.nc.listener(last)):
                     break
                 if (read_to := self.nc.read_on(listener, data, start)) > start:
-                    start, last = read_to, b""
+                    start, last, again = read_to, b"", True
                     continue
             text = body + head
             messages.append((parts[1], parts[3] if count == 5 else b"", data[text:after], data[body:text]))
             start = after + CRLF_SIZE
-            if listener.read:
+            if again:  # it reads most of it: behind this one, too
                 self.nc.hand_over(listener, messages)
-                last, messages = b"", []
+                last, messages, again = b"", [], False
         else:
             cut = end < 0 and 0 < len(data) - start <= _HELD_LINE
         if messages:

@@ -1,11 +1,13 @@
 """How often a server that is away is tried: often at first, and the seldomer the longer it is away."""
 
 import asyncio
+import time
 
 from harness import running
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natsproc.bus import mended
 from natsproc.bus.connection import Connection, Endpoint
 from natsproc.bus.mended import pause
 
@@ -23,25 +25,32 @@ def test_clients_that_lost_a_server_at_the_same_time_do_not_come_back_as_one(awa
     assert len({pause(away) for _ in range(10)}) > 1
 
 
-async def test_each_absence_begins_with_short_pauses(tmp_path):
-    async def until(condition):
-        async with asyncio.timeout(30):
-            while not condition(connection.nc.options["reconnect_time_wait"]):
-                await asyncio.sleep(0.005)
+async def test_an_absence_begins_with_short_pauses_and_lasts_until_a_connection_holds(tmp_path):
+    waits = asyncio.Queue()
+
+    async def back():
+        server.start()
+        await asyncio.wait_for(connection.wait_connected(), 30)
 
     with running(tmp_path / "nats") as server:
         connection = await Connection.open(Endpoint((server.url,), sender="someone"))
         try:
+            options = connection.nc.options
+            connection.on_disconnect(lambda: waits.put_nowait(options["reconnect_time_wait"]))
+            await asyncio.sleep(mended._HELD_FOR)
             server.kill()
-            await until(lambda wait: wait > 0.03)
-            server.start()
-            await asyncio.wait_for(connection.wait_connected(), 30)
-            gone = asyncio.Event()
-            connection.on_disconnect(gone.set)
+            assert await asyncio.wait_for(waits.get(), 30) <= 0.02
+            async with asyncio.timeout(30):
+                while options["reconnect_time_wait"] < 0.04:  # more than two seconds
+                    await asyncio.sleep(0.005)
+            await back()
+            connection.nc._found = time.monotonic()  # however slow this machine is
             server.kill()
-            await asyncio.wait_for(gone.wait(), 30)
-            await until(lambda wait: wait <= 0.02)
-            server.start()
-            await asyncio.wait_for(connection.wait_connected(), 30)
+            assert await asyncio.wait_for(waits.get(), 30) > 0.02
+            await back()
+            await asyncio.sleep(mended._HELD_FOR)
+            server.kill()
+            assert await asyncio.wait_for(waits.get(), 30) <= 0.02
+            await back()
         finally:
             await connection.close()

@@ -19,6 +19,7 @@ class Client(Noting):
     """Where one bulk read listens; `quick`: as it is, else it gets all in lists."""
 
     def __init__(self, upto: int, quick: bool) -> None:
+        self.lists: list[int] = []
         self.bulk = Bulk(SimpleNamespace(sender="me"), "S", SUBJECT, 0, upto)
         self.bulk._name = "c"
         self.bulk._listen_by(SimpleNamespace(_id=NUMBER))
@@ -35,6 +36,7 @@ class Client(Noting):
         return end
 
     def hand_over(self, listener, messages):
+        self.lists.append(len(messages))
         self.bulk._take(messages)
 
 
@@ -85,10 +87,11 @@ forms = st.sampled_from([0] * 12 + [1, 2])
 def streams(draw) -> tuple[list[bytes], int]:
     """Pieces of what the server says to a read, and up to where that goes."""
     said, position, number = [], 0, 0
+    block_of = draw(st.sampled_from([blocks, blocks, st.just(b"NATS/1.0\r\nA: 1\r\n\r\n")]))
     for _ in range(draw(st.integers(0, 15))):
         position += draw(st.sampled_from([1, 1, 1, 3]))
         number += draw(st.sampled_from([1] * 12 + [2, 0]))
-        said.append(delivered(position, number, draw(payloads), block=draw(blocks), form=draw(forms)))
+        said.append(delivered(position, number, draw(payloads), block=draw(block_of), form=draw(forms)))
         idle = b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: %d\r\nNats-Last-Stream: %d\r\n\r\n"
         said += draw(st.sampled_from([[]] * 8 + [[FLOW], [status(idle % (number, position))], [b"PING\r\n"]]))
     raw = b"".join(said)
@@ -111,3 +114,13 @@ def test_what_simply_follows_is_taken_quickly_up_to_the_last_one():
     assert said[0][-1][0][0] == 200
     assert len(said[0]) == said[1] == 100
     assert said[3]
+
+
+def test_what_it_cannot_take_quickly_comes_in_lists():
+    client = Client(1000, quick=True)
+    with_headers = b"".join(delivered(n, n, block=b"NATS/1.0\r\nA: 1\r\n\r\n") for n in range(1, 51))
+    others = [delivered(n, n) for n in range(51, 101)]
+    parser = ListParser(client)
+    assert parser.take(with_headers) == parser.take(b"".join([*others[:9], FLOW, *others[9:]])) == b""
+    assert client.lists == [50, 1]
+    assert (client.quickly, len(client.bulk._entries), client.bulk._flow) == (50, 100, "$JS.FC.S.c.x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
@@ -147,6 +148,48 @@ def test_what_is_listened_to_is_heard_in_the_turn_in_which_it_comes():
         client._status = Client.RECONNECTING
         feed(b"MSG e 8 1\r\nx\r\n")
         assert len(things) == 5, "a session that is over is heard"
+        reading.cancel()
+        await reading
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("cut", [
+    b"MSG a 7 50\r\nhalf", b"MSG a 7 5", b"MSG a 9 50\r\nhalf", b"PI", b"-ERR 'Stale Connection'\r\nMSG a 7 50\r\nhalf",
+    b"PING\r\nMSG a 7 70000\r\n" + b"x" * 66_000,
+])  # fmt: skip
+def test_nothing_of_a_connection_is_heard_with_what_the_next_one_brings(cut):
+    async def main():
+        client, whole = Mended(), b"MSG a 7 2\r\n{}\r\n"
+        loops, readers = [], []
+        for _ in range(2):
+            client._transport = TcpTransport()
+            client._transport._io_reader = reader = asyncio.StreamReader()
+            readers.append(reader)
+            loops.append(asyncio.create_task(client._read_loop()))
+            await asyncio.sleep(0)
+            reader.feed_data(whole + cut)
+            for _ in range(5):
+                await asyncio.sleep(0)
+        readers[0].feed_data(whole)
+        await asyncio.wait_for(loops[0], 5)
+        assert client.things.count((b"a", b"", b"{}", b"")) == 2
+        assert all(type(thing) is not tuple or thing[2] == b"{}" for thing in client.things)
+        loops[1].cancel()
+        await loops[1]
+
+    asyncio.run(main())
+
+
+def test_who_fails_to_read_what_comes_is_handed_it_and_the_loop_goes_on():
+    async def main():
+        client = Mended()
+        client._subs[LISTS].read = lambda data, start: 1 // 0
+        reading = asyncio.create_task(client._read_loop())
+        await asyncio.sleep(0)
+        client.reader.feed_data(b"MSG a 7 2\r\n{}\r\n")
+        await asyncio.sleep(0)
+        assert client.things == [ZeroDivisionError, (b"a", b"", b"{}", b"")]
         reading.cancel()
         await reading
 

@@ -3,9 +3,11 @@
 import asyncio
 import time
 
+import pytest
 from harness import running
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.aio.transport import TcpTransport
 
 from natsproc.bus import mended
 from natsproc.bus.connection import Connection, Endpoint
@@ -54,3 +56,33 @@ async def test_an_absence_begins_with_short_pauses_and_lasts_until_a_connection_
             await back()
         finally:
             await connection.close()
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+async def test_trying_again_ends_though_a_cancellation_is_swallowed(tmp_path, monkeypatch, how):
+    """As Python 3.11's `wait_for` does if an attempt fails in the very turn in which it is cancelled."""
+    trying = asyncio.Event()
+
+    async def connect(*args, **options):
+        first = not trying.is_set()
+        trying.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if first:
+                raise ConnectionRefusedError from None
+            raise
+
+    with running(tmp_path / "nats") as server:
+        connection = await Connection.open(Endpoint((server.url,), sender="someone"))
+        monkeypatch.setattr(TcpTransport, "connect", connect)
+        server.kill()
+        await asyncio.wait_for(trying.wait(), 30)
+        task = connection.nc._reconnection_task
+        if how == "cancelled":
+            task.cancel()
+        else:
+            await connection.close()
+        await asyncio.wait([task], timeout=10)
+        assert task.done()
+        await connection.close()

@@ -197,8 +197,6 @@ class MendedClient(Client):
 
     def _feed(self, reader: asyncio.StreamReader, data: bytes) -> None:
         """Hand over at once what is listened to, if it is next; the rest nats-py reads, a turn of the loop later."""
-        if reader is not getattr(self._transport, "_io_reader", None):
-            return  # of a connection that was given up
         waiter = getattr(reader, "_waiter", None)
         if waiter and not waiter.done() and self.is_connected and self._ps.between:
             data = self._ps.take(data)

@@ -116,6 +116,12 @@ def test_what_simply_follows_is_taken_quickly_up_to_the_last_one():
     assert said[3]
 
 
+def test_it_may_be_cut_anywhere():
+    raw = b"".join(delivered(n, n, b"{}" * n) for n in range(1, 5)) + FLOW + delivered(5, 5)
+    for cut in range(len(raw)):
+        assert took([raw[:cut], raw[cut:]], 9, quick=True)[0] == took([raw], 9, quick=False)[0]
+
+
 def test_what_it_cannot_take_quickly_comes_in_lists():
     client = Client(1000, quick=True)
     with_headers = b"".join(delivered(n, n, block=b"NATS/1.0\r\nA: 1\r\n\r\n") for n in range(1, 51))

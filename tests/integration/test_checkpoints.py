@@ -335,11 +335,43 @@ async def test_a_claimant_reads_on_from_the_last_place(crash, mesh, monkeypatch,
     assert [e.data for e in seen if e.type == "n"] == [*range(1600), "last"]
 
 
-async def test_the_end_of_a_log_is_never_a_place(connection):
-    address = Address("default", "ended-place")
+class Placing:
+    """An owner that looks for its place in its own log."""
+
+    def __init__(self, connection, writer, won, log):
+        self.connection, self.writer, self.won, self.log, self.address = (
+            connection,
+            writer,
+            won,
+            log,
+            log.address,
+        )
+        self.made = checkpoints.Checkpoints(connection, NAMES, won, log)
+
+    async def write(self, count):
+        for number in range(count):
+            self.log.append("n", number)
+        await self.log.flush()
+
+    async def place(self, offset, repeats):
+        """Where that event is, if sent when so much had been sent again."""
+        return await self.made._place(offset, self.won.claim.cuts[-1].position, repeats)
+
+    async def copies(self, offset):
+        """Where all entries of that event are."""
+        entries = await stored(self.connection, self.address)
+        return [entry.position for entry in entries if Entry.parse(entry.payload).offset == offset]
+
+
+@contextlib.asynccontextmanager
+async def placing(connection, id):
     async with writing(connection) as writer:
-        won, log = await own(connection, writer, address)
-        made = checkpoints.Checkpoints(connection, NAMES, won, log)
+        yield Placing(connection, writer, *await own(connection, writer, Address("default", id)))
+
+
+async def test_the_end_of_a_log_is_never_a_place(connection):
+    async with placing(connection, "ended-place") as owner:
+        made, log = owner.made, owner.log
         said = log.append("said")
         assert (await made._place(said)).offset == said
         assert await made._place(await log.end({"status": "completed", "code": 0})) is None
@@ -349,52 +381,41 @@ async def test_the_end_of_a_log_is_never_a_place(connection):
 async def test_the_place_of_an_event_is_found_without_reading_what_lies_behind_it(
     connection, monkeypatch, others
 ):
-    address = Address("default", f"found-{others}")
-    async with writing(connection) as writer:
-        won, log = await own(connection, writer, address)
-        made = checkpoints.Checkpoints(connection, NAMES, won, log)
-        between = [writer.lane(NAMES.events(Address("default", f"by-{n}")), print) for n in range(others)]
+    async with placing(connection, f"found-{others}") as owner:
+        log = owner.log
+        between = [
+            owner.writer.lane(NAMES.events(Address("default", f"by-{n}")), print) for n in range(others)
+        ]
         for number in range(600):
             log.append("n", number)
             for lane in between[: number % (others + 1)]:
                 lane.put(b"{}")
         await log.flush()
-        entries = {Entry.parse(e.payload).offset: e.position for e in await stored(connection, address)}
+        entries = await stored(connection, owner.address)
+        positions = {Entry.parse(entry.payload).offset: entry.position for entry in entries}
         monkeypatch.delattr(History, "read")
         for offset in (1, 2, 77, 300, 598, 599, 600):
-            place = await made._place(offset, won.claim.cuts[-1].position, log.repeats)
-            assert (place.offset, place.position) == (offset, entries[offset])
+            place = await owner.place(offset, log.repeats)
+            assert (place.offset, place.position) == (offset, positions[offset])
 
 
 async def test_the_place_of_an_event_that_was_sent_again_is_its_last_copy(connection):
-    address = Address("default", "twice")
-    async with writing(connection) as writer:
-        won, log = await own(connection, writer, address)
-        made = checkpoints.Checkpoints(connection, NAMES, won, log)
-        before = log.repeats
-        for number in range(60):
-            log.append("n", number)
-        await log.flush()
-        for entry in (await stored(connection, address))[-40:]:
-            await connection.store(NAMES.events(address), entry.payload)
+    async with placing(connection, "twice") as owner:
+        before = owner.log.repeats
+        await owner.write(60)
+        for entry in (await stored(connection, owner.address))[-40:]:
+            await connection.store(NAMES.events(owner.address), entry.payload)
             await connection.store(NAMES.events(Address("default", "between")), b"{}")
-        writer.stats.broken += 1  # as it is with each attempt of which something is sent again
-        place = await made._place(30, won.claim.cuts[-1].position, before)
-        copies = [
-            e.position for e in await stored(connection, address) if Entry.parse(e.payload).offset == 30
-        ]
+        owner.writer.stats.broken += 1  # as it is with each attempt of which something is sent again
+        place, copies = await owner.place(30, before), await owner.copies(30)
         assert place.position == copies[1] > copies[0]
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 async def test_an_event_that_may_have_been_sent_twice_is_looked_for_among_all(connection, monkeypatch, when):
-    address = Address("default", f"twice-{when}")
-    async with writing(connection) as writer:
-        won, log = await own(connection, writer, address)
-        made = checkpoints.Checkpoints(connection, NAMES, won, log)
-        for number in range(9):
-            log.append("n", number)
-        await log.flush()
+    async with placing(connection, f"twice-{when}") as owner:
+        address, log, made = owner.address, owner.log, owner.made
+        await owner.write(9)
         entries, reach, reached = await stored(connection, address), log.reach, []
         looked, seen = made._last, []
 
@@ -402,7 +423,7 @@ async def test_an_event_that_may_have_been_sent_twice_is_looked_for_among_all(co
             await reach(log.append("n", "twice"))
             for _ in range(30):
                 await connection.store(NAMES.events(address), (await stored(connection, address))[-1].payload)
-            writer.stats.broken += 1
+            owner.writer.stats.broken += 1
 
         async def reaching(offset):
             reached.append(offset)
@@ -424,7 +445,5 @@ async def test_an_event_that_may_have_been_sent_twice_is_looked_for_among_all(co
         monkeypatch.setattr(made, "_last", last)
         await made.make_place(quiet=True)
         place, said = (await record(connection, address)).place, reached[1]
-        copies = [
-            e.position for e in await stored(connection, address) if Entry.parse(e.payload).offset == said
-        ]
+        copies = await owner.copies(said)
         assert (place.offset, place.position, len(copies)) == (said, copies[-1], 31)

@@ -10,7 +10,6 @@ from functools import lru_cache
 
 from natsproc.errors import (
     AlreadyEnded,
-    BadPayload,
     Closed,
     CredentialEnded,
     Error,
@@ -18,7 +17,7 @@ from natsproc.errors import (
     OwnershipLost,
 )
 from natsproc.protocol.carried import CARRIED, Carried
-from natsproc.protocol.messages import EXITED, LIFECYCLE, NOTICES, Json, encode, encode_event, encode_frame
+from natsproc.protocol.messages import EXITED, Json, encode, encode_event, encode_frame, encode_type
 from natsproc.protocol.names import Address, Names
 
 from . import forks
@@ -32,22 +31,11 @@ from .parts import event_too_large
 from .spool import Spool
 from .writer import Writer
 
-MAX_TYPE = 64
-_kind = lru_cache(256)(encode)
+_kind, _users_kind = lru_cache(256)(encode), lru_cache(256)(encode_type)  # of few types there are many events
 _WIDEST = 10**19  # an offset, for measuring
 _Parts = tuple[bytes, bytes, bytes, Sequence[list[bytes]]]  # type, data and cause as JSON; who else gets it
 _NONE: list[_Parts] = []
 _HEADERS = 512  # what the server adds when it republishes an event, beside the subject twice
-
-
-@lru_cache(256)  # of few types there are many events
-def _users_kind(type: str) -> bytes:
-    """The type of a user's event as JSON. Raises: BadPayload."""
-    if not isinstance(type, str) or not type.isprintable() or not 0 < len(type) <= MAX_TYPE:
-        raise BadPayload(f"{type!r:.80} cannot be an event type: 1 to {MAX_TYPE} printable characters")
-    if type in LIFECYCLE or type in NOTICES:
-        raise BadPayload(f"event type {type!r} is natsproc's own; name yours otherwise")
-    return encode(type)
 
 
 def _nobody(*_: Error) -> None: ...

@@ -22,6 +22,7 @@ Json = Any
 _LONG, _DEEP = 4000, 150  # below either, a value can be read back
 _AROUND = 8  # levels that whatever carries the value may add
 
+TYPE: Final = 64  #: characters of the type of an event
 USER: Final = 200  #: characters of the name of a user for whom a sender asks
 
 MARK: Final = "mark"
@@ -252,6 +253,15 @@ def _whole(number: Json) -> int:
 
 
 UNREADABLE: Final = Entry(0, 0, 0, "", "unreadable", None)
+
+
+def encode_type(type: str) -> bytes:
+    """The type of a user's event as JSON. Raises: BadPayload."""
+    if not isinstance(type, str) or not type.isprintable() or not 0 < len(type) <= TYPE:
+        raise BadPayload(f"{type!r:.80} cannot be an event type: 1 to {TYPE} printable characters")
+    if type in LIFECYCLE or type in NOTICES:
+        raise BadPayload(f"event type {type!r} is natsproc's own; name yours otherwise")
+    return encode(type)
 
 
 def encode_frame(epoch: int, run: int, time: str) -> bytes:

@@ -75,7 +75,7 @@ async def test_what_a_signal_handler_says_while_an_event_is_written_goes_behind_
 
 async def test_what_is_said_whenever_the_garbage_collector_runs_has_offsets_of_its_own(connection, writer):
     _, log = await own(connection, writer, A)
-    said, usual, runs = [], gc.get_threshold(), 1
+    said, usual, enabled, runs = [], gc.get_threshold(), gc.isenabled(), 1
 
     def collecting(phase, _):
         nonlocal runs
@@ -86,12 +86,15 @@ async def test_what_is_said_whenever_the_garbage_collector_runs_has_offsets_of_i
 
     gc.callbacks.append(collecting)
     gc.set_threshold(1, 1_000_000)
+    gc.enable()
     try:
         for n in range(-300, 0):
             runs = -n % 3 + 1
             said.append((log.append("outer", n), n))
     finally:
         gc.set_threshold(*usual)
+        if not enabled:  # by a command that was tried in this OS process
+            gc.disable()
         gc.callbacks.remove(collecting)
     await log.flush()
     assert len(said) > 330

@@ -77,7 +77,6 @@ class EventLog:
         self._nonce = nonce
         self._carried = carried.copy() if carried else Carried()  # as of that offset
         self._writer = writer
-        self._verified = connection.verified
         self._claims = shared(Bucket, connection, names.claims)
         self._lane = writer.lane(names.events(address), self._on_refused)
         self._shift = self.offset  # an entry's offset is its number in the lane, once it has one, plus this
@@ -183,7 +182,7 @@ class EventLog:
 
         One that names a sender says so if the server does not hold senders to their names.
         """
-        if isinstance(data, dict) and data.get("sender") and not self._verified:
+        if isinstance(data, dict) and data.get("sender") and not self._claims.connection.verified:
             data = {**data, "verified": False}
         return self.append(type, data, cause, own=True)
 

@@ -129,9 +129,8 @@ class MendedClient(Client):
         self._found = time.monotonic()
 
     async def _connect_to_server(self, server: Srv) -> None:
-        if (
-            task := asyncio.current_task()
-        ) and task.cancelling():  # Python 3.11's `wait_for` may have swallowed it
+        task = asyncio.current_task()
+        if task and task.cancelling():  # Python 3.11's `wait_for` may have swallowed it
             raise asyncio.CancelledError
         self.options["reconnect_time_wait"] = self.pause()  # nats-py waits for as long if this attempt fails
         await super()._connect_to_server(server)

@@ -29,7 +29,7 @@ from .kv import Bucket
 from .overflow import Overflow
 from .parts import event_too_large
 from .spool import Spool
-from .writer import Writer
+from .writer import Lane, Writer
 
 _kind, _users_kind = lru_cache(256)(encode), lru_cache(256)(encode_type)  # of few types there are many events
 _WIDEST = 10**19  # an offset, for measuring
@@ -94,10 +94,15 @@ class EventLog:
         self._confirming = asyncio.Lock()
         self._drop = drop
         self._dropped = [0, 0]  # events and bytes that no event says yet
-        self._overflow = spool and Overflow(
-            self._lane, spool, self._alone, self._say_dropped, on_trouble=on_trouble, on_loss=self._break
-        )
-        self._way = self._overflow or self._lane
+        self._way: Overflow | Lane = self._lane
+        if spool:
+            self._way = Overflow(
+                self._lane, spool, self._alone, self._say_dropped, on_trouble=on_trouble, on_loss=self._break
+            )
+
+    @property
+    def _overflow(self) -> Overflow | None:
+        return self._way if isinstance(self._way, Overflow) else None
 
     @property
     def ended(self) -> bool:

@@ -135,7 +135,9 @@ async def _run(
                 pausing=lambda: exits.remark(
                     f"pausing it; to go on: Ctrl-Z again, or natsproc resume {spec['id']}"
                 ),
-                waiting=lambda: exits.remark(f"it has ended; waiting for {mesh.url} to store how"),
+                waiting=lambda: exits.remark(
+                    f"it has ended; waiting for {mesh.url} to store how; Ctrl-C leaves"
+                ),
             )
         )
         begun = asyncio.create_task(runs.wait())

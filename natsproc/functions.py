@@ -9,6 +9,7 @@ import functools
 import inspect
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import (
@@ -43,6 +44,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 KILL_SECONDS = 2.0
 _AS_EVER = nullcontext()
+_PATIENCE = 2.0  # seconds after which whoever waits for the server is told so
 
 
 def process(
@@ -214,8 +216,14 @@ async def _end(target: PythonTarget, error: BaseException | None, result: Any) -
     status, code, text = ("killed", 137, None) if target.killed else how(error)
     if isinstance(error, Cancelled):
         error.code = code
-    with suppress(AlreadyEnded):  # killed, or its mesh closed, while it still ran
-        await target.hosted.end(status, code, result=result, error=text)
+    hosted = target.hosted
+    late = asyncio.get_running_loop().call_later(_PATIENCE, hosted.waits) if hosted.waits else None
+    try:
+        with suppress(AlreadyEnded):  # killed, or its mesh closed, while it still ran
+            await hosted.end(status, code, result=result, error=text)
+    finally:
+        if late:
+            late.cancel()
 
 
 @asynccontextmanager
@@ -248,7 +256,11 @@ async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIte
     finally:
         target.interruptions.close()
         with first, signals, suppress(Closed):  # also in a forked child, which writes nothing
-            await asyncio.shield(mesh.io.call(_end(target, error, result)))
+            ending = asyncio.ensure_future(mesh.io.call(_end(target, error, result)))
+            ending.add_done_callback(
+                lambda task: task.cancelled() or task.exception()
+            )  # if nobody waits any more
+            await asyncio.shield(ending)
 
 
 async def run_on(
@@ -316,8 +328,14 @@ def run_blocking(
 
 def _be_the_program(hosted: Hosted) -> None:
     """The function is all that this OS process is for: where it does not stop, neither goes on."""
+
+    def say() -> None:
+        text = f"{hosted.spec.address} has ended; waiting for {hosted.node.connection.url} to store how; Ctrl-C leaves"
+        with suppress(OSError, ValueError):
+            print(f"natsproc: {text}", file=sys.stderr, flush=True)
+
     if threading.current_thread() is threading.main_thread():
-        hosted.outlived = os._exit
+        hosted.outlived, hosted.waits = os._exit, say
 
 
 def _ctrl_c(interruptions: Interruptions) -> AbstractContextManager[None]:

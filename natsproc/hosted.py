@@ -62,6 +62,7 @@ class Hosted(Commanded):
 
     state: Any = None  #: as of the last checkpoint of the run
     outlived: Callable[[int], object] | None = None  #: told the code of a run that its code outlives
+    waits: Callable[[], object] | None = None  #: called if its end is not stored within two seconds
     #: told what keeps it from being spooled
     troubled: Callable[[str], object] = staticmethod(lambda text: None)
     _paused = False

@@ -57,8 +57,8 @@ async def run_command(
 ) -> Ended:
     """Run a command under an address, and return how it ended once its terminal event is stored.
 
-    In the `foreground` Ctrl-C is an interrupt, again within two seconds a cancel, and then a kill; SIGTERM and SIGHUP
-    cancel, also before it has begun, which then it never does; Ctrl-Z is a pause, and the next a resume; SIGQUIT is passed on. A command that cannot be run ends with
+    In the `foreground` Ctrl-C is an interrupt, again within two seconds a cancel, and then a kill, and once the command has
+    ended it leaves a server that stores nothing; SIGTERM and SIGHUP cancel, also before it has begun, which then it never does; Ctrl-Z is a pause, and the next a resume; SIGQUIT is passed on. A command that cannot be run ends with
     code 126 or 127, and `error` says why. Cancelling this cancels the command, and waits for its end. While the server
     takes nothing, output goes to a spool of `spool` bytes on disk; once that is full the command waits, or with `drop`
     its output is dropped and counted.
@@ -130,7 +130,7 @@ async def run_command(
         await asyncio.wait([working, hurried], return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         try:
-            return await hosted.while_storing(working, GIVE_UP_SECONDS)
+            return await hosted.while_storing(working, patience)
         except TimedOut:
             text = (
                 f"{spec.address} has ended, but the server did not store how, and maybe not all that it said"
@@ -139,16 +139,19 @@ async def run_command(
 
     hurry = asyncio.Event()  # somebody has asked natsproc itself to end
     early: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-    begun = False
+    begun, patience = False, GIVE_UP_SECONDS
 
     def command(verb: str, reason: str) -> None:
+        nonlocal patience
         if not begun:
             if early.done():
                 beginning.cancel()
             else:
                 early.set_result((verb, reason))
             return
-        if verb in ("cancel", "kill"):
+        if over := runner.over.is_set():  # there is nothing else that it could be meant for
+            patience = PATIENCE_SECONDS
+        if over or verb in ("cancel", "kill"):
             mesh.io.post(hurry.set)
         mesh.io.submit(hosted.apply(Command(new_token(), verb, mesh.sender, reason)))
 

@@ -337,6 +337,29 @@ def test_a_server_that_is_gone_for_good_does_not_hold_what_was_told_to_end(tmp_p
             assert "Traceback" not in said
 
 
+def test_ctrl_c_leaves_a_server_that_does_not_store_how_it_ended(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with running(tmp_path / "nats") as server:
+        cli = Cli(tmp_path, server.url)
+        cli.ok("setup")
+        script = f"while ! [ -e {go} ]; do sleep 0.05; done"
+        with cli.started("run", "--id", "done", "--", "sh", "-c", script) as run:
+            wait_for(lambda: "done" in cli.ok("ps", "-o", "id"), what="it runs")
+            server.kill()
+            go.touch()
+            assert run.stderr is not None
+            said = b""
+            while b"Ctrl-C leaves" not in said:
+                line = run.stderr.readline()
+                assert line, said
+                said += line
+            run.send_signal(signal.SIGINT)
+            assert run.wait(20) == 125
+            said = run.stderr.read()
+            assert b"did not store how" in said
+            assert b"Traceback" not in said
+
+
 def test_nor_does_it_hold_one_whose_output_waits_for_room(tmp_path: Path) -> None:
     shown = tmp_path / "shown"
     with running(tmp_path / "nats") as server, shown.open("wb") as stdout:

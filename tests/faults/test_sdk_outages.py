@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -214,3 +217,39 @@ async def test_a_node_that_only_lost_its_lease_is_not_called_unreachable(server)
                 await asyncio.sleep(0.3)
         await asyncio.wait_for(watcher, 20)
         assert "unreachable" not in [item.type for item in items]
+
+
+PROGRAMS = {
+    "plain": "def work(proc):\n    proc.log('begun'); print('begun', flush=True); input()",
+    "coroutine": (
+        "async def work(proc):\n    await proc.log('begun'); print('begun', flush=True); "
+        "await asyncio.to_thread(input)"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_a_program_that_waits_for_its_end_to_be_stored_says_so_and_can_be_left(server, kind):
+    code = f"import asyncio, natsproc\n{PROGRAMS[kind]}\nnatsproc.run(work, id='left', server={server.url!r})"
+    asyncio.run(make_mesh(server.url))
+    program = subprocess.Popen(
+        [sys.executable, "-c", code],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with program:
+        try:
+            assert program.stdout.readline() == "begun\n"
+            server.kill()
+            program.stdin.write("go\n")
+            program.stdin.flush()
+            said = program.stderr.readline()
+            assert said.startswith("natsproc: left has ended; waiting for"), said
+            program.send_signal(signal.SIGINT)
+            rest = program.communicate(timeout=20)[1]
+            assert rest.endswith("KeyboardInterrupt\n")
+            assert "never retrieved" not in rest
+        finally:
+            program.kill()

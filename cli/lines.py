@@ -24,7 +24,9 @@ async def attached(process: ProcessHandle, output: str, last: int | None) -> Exi
     """Show the process until its run ends, and send it what is typed. Returns how it ended."""
     typing = asyncio.create_task(_send_lines(process))
     try:
-        end = await viewer.show(process.tail(n=last), viewer.stdout_view(output))
+        end = await viewer.show(
+            process.tail(n=last), viewer.stdout_view(output), over=process.mesh.connection
+        )
     finally:
         typing.cancel()
     return Exit.of(end) if end else await process.wait()

@@ -85,7 +85,8 @@ def watch(
 
                 if not await any_match(mesh, asked, kind):
                     exits.remark("nothing matches yet; waiting for what starts")
-            await viewer.show(open_tail(mesh), viewer.stdout_view(output, names=several))
+            view = viewer.stdout_view(output, names=several)
+            await viewer.show(open_tail(mesh), view, over=mesh.connection if follow else None)
 
     try:
         options.run_async(work())

@@ -304,6 +304,25 @@ def test_a_tail_goes_on_through_a_restart_of_the_server(running: tuple[Cli, Serv
         assert tail.wait(60) == 0
 
 
+@pytest.mark.parametrize("command", ["tail", "attach"])
+def test_who_watches_is_told_that_the_server_is_away_and_back(
+    running: tuple[Cli, Server], cli: Cli, command: str
+) -> None:
+    server, id = running[1], f"away-{command}"
+    with cli.owner(WAITING, id), cli.started(command, id, stdin=subprocess.PIPE) as viewer:
+        assert viewer.stdout is not None
+        assert viewer.stderr is not None
+        assert viewer.stdout.readline()
+        server.kill()
+        try:
+            assert viewer.stderr.readline().startswith(b"natsproc: cut off from nats://127.0.0.1:")
+        finally:
+            server.start()
+        assert viewer.stderr.readline() == b"natsproc: connected again\n"
+        cli.ok("send", id, "end")
+        assert viewer.wait(60) == 0
+
+
 def test_inspect_shows_record_epoch_offsets_and_node(cli: Cli) -> None:
     with cli.owner(WAITING, "looked-at") as process:
         cli.log_has("looked-at", "output")

@@ -251,7 +251,7 @@ async def test_a_checkpoint_that_counts_forgets_answers_though_nothing_says_so_y
             log.append_lifecycle("asked", {"ask": ask, "question": "Approve?"})
         log.append_lifecycle("answered", {"ask": "a1", "value": "yes", "sender": "ann"})
         snapshot = log.snapshot()
-        log.append_lifecycle("answered", {"ask": "a2", "value": "no", "sender": "ann"})
+        await log.reach(log.append_lifecycle("answered", {"ask": "a2", "value": "no", "sender": "ann"}))
         await checkpoints.Checkpoints(connection, NAMES, won, log).save(b"1", 1, *snapshot)
         assert (await record(connection, address)).place is None
         won, _ = await own(connection, writer, address)  # its owner was killed before it could say more

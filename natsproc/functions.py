@@ -257,9 +257,8 @@ async def owned(mesh: Mesh, spec: Spec, *, foreground: bool = False) -> AsyncIte
         target.interruptions.close()
         with first, signals, suppress(Closed):  # also in a forked child, which writes nothing
             ending = asyncio.ensure_future(mesh.io.call(_end(target, error, result)))
-            ending.add_done_callback(
-                lambda task: task.cancelled() or task.exception()
-            )  # if nobody waits any more
+            # so that nothing is said of its error if nobody waits any more
+            ending.add_done_callback(lambda task: task.cancelled() or task.exception())
             await asyncio.shield(ending)
 
 

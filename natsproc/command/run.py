@@ -149,9 +149,12 @@ async def run_command(
             else:
                 early.set_result((verb, reason))
             return
-        if over := runner.over.is_set():  # there is nothing else that it could be meant for
+        leaves = (
+            verb == "interrupt" and runner.over.is_set()
+        )  # there is nothing else that it could be meant for
+        if leaves:
             patience = PATIENCE_SECONDS
-        if over or verb in ("cancel", "kill"):
+        if leaves or verb in ("cancel", "kill"):
             mesh.io.post(hurry.set)
         mesh.io.submit(hosted.apply(Command(new_token(), verb, mesh.sender, reason)))
 

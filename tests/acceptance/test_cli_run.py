@@ -353,6 +353,9 @@ def test_ctrl_c_leaves_a_server_that_does_not_store_how_it_ended(tmp_path: Path)
                 line = run.stderr.readline()
                 assert line, said
                 said += line
+            run.send_signal(signal.SIGTSTP)  # which is not for whoever has ended
+            with pytest.raises(subprocess.TimeoutExpired):
+                run.wait(5)
             run.send_signal(signal.SIGINT)
             assert run.wait(20) == 125
             said = run.stderr.read()

@@ -149,9 +149,7 @@ async def run_command(
             else:
                 early.set_result((verb, reason))
             return
-        leaves = (
-            verb == "interrupt" and runner.over.is_set()
-        )  # there is nothing else that it could be meant for
+        leaves = verb == "interrupt" and runner.over.is_set()  # it could be meant for nothing else
         if leaves:
             patience = PATIENCE_SECONDS
         if leaves or verb in ("cancel", "kill"):
